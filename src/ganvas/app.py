@@ -1,0 +1,412 @@
+"""From a source of images to a finished run folder: what the command line, notebooks and the studio call."""
+
+import contextlib
+import copy
+import json
+import signal
+import tempfile
+import threading
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ganvas import __version__
+from ganvas.checkpoint import read_newest
+from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
+from ganvas.config import from_yaml as values_from
+from ganvas.data.decode import Layout, look, open_image, to_pixels
+from ganvas.data.pack import Pack, build_pack, plan_pack
+from ganvas.data.sources import Source, open_source
+from ganvas.errors import ConfigError, DataError, RunError
+from ganvas.files import whole_file, write_whole
+from ganvas.generator import ImageGenerator, load, load_discriminator
+from ganvas.losses import Loss, loss_pair, own_pair
+from ganvas.networks.build import build_networks
+from ganvas.networks.custom import own_networks
+from ganvas.networks.summary import as_text, summarise
+from ganvas.ops.pixels import to_float
+from ganvas.recipe import complete, config_values, options_from, seconds
+from ganvas.report.grid import Picture, save_png, tile
+from ganvas.run_folder import RunFolder, RunLock, open_run
+from ganvas.run_writer import RunWriter, environment
+from ganvas.training import loop
+from ganvas.training.state import TrainState
+
+Network = nn.Module | Callable[[], nn.Module]
+
+TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
+MEASURE_SEC = 4.0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A moment of a run at which there is something to see. `stats` and `grid` are None where none is due."""
+
+    nimg: int                      # real images seen so far
+    step: int
+    epoch: float
+    stats: dict[str, Any] | None   # the row that went to stats.jsonl
+    grid: Picture | None           # (H, W, C) uint8, the picture that went to samples/
+    end: str | None                # "done", "time", "SIGINT" or "SIGTERM"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished, or interrupted, run."""
+
+    path: Path
+    nimg: int
+    end: str
+
+    def generator(self, checkpoint: str = "last") -> ImageGenerator:
+        """Its generator, for a run with Ganvas's own networks (otherwise `ganvas.load(run.path, generator=…)`)."""
+        return load(self.path, checkpoint)
+
+
+class Watcher:
+    """Hears what a run does, for a progress display; this one prints the lines and draws nothing."""
+
+    def tell(self, text: str) -> None:
+        """A line for the user."""
+        print(text)
+
+    def packing(self, done: int, total: int) -> None:
+        """So many images of the source are decoded."""
+
+    def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
+        """A step is done; `row` where a row of statistics was written."""
+
+
+def train(source: str | Path | NDArray[Any] | None = None, **options: Any) -> Run:
+    """Trains a generator on `source` and returns its run; takes what `iterate` takes. The same call again goes on.
+
+    Ctrl-C and SIGTERM (in the main thread) end it after a checkpoint, with `end` 'SIGINT' or 'SIGTERM'.
+    """
+    with stop_on_signals() as should_stop:
+        job = _Job(source, should_stop=should_stop, **options)
+        end, nimg = "done", 0
+        for tick in job.run():
+            end, nimg = tick.end or end, tick.nimg
+    return Run(job.folder.path, nimg, end)
+
+
+def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> Iterator[Tick]:
+    """Trains as `train` does, and yields a Tick where something is due; leaving the loop early writes a checkpoint.
+
+    source: folder, zip, MNIST idx or npz file, uint8 array (N, H, W[, C]), or 'digits'; None = as `config` says, or digits.
+    preset: a name that `ganvas presets` lists; None = what suits the images.
+    out: the run folder; None = runs/<name of the source>.
+    config: a YAML file or a run folder whose options to start from.
+    time: how long to train, such as '10min'; or one of kimg=, epochs=, steps=.
+    settings: any option by its dotted name, {'train.betas': [0.5, 0.9]}; short names as keywords: size, channels, fit,
+        transparency, labels, mirror, skip_bad, batch, lr, seed, device, threads.
+    generator, discriminator: own modules (or functions that make them): z (N, z_dim) -> (N, C, H, W) in [-1, 1], and
+        images -> logits (N,) or (N, 1). loss: an own pair (d_loss, g_loss), each (real_logits, fake_logits) -> sum.
+    watch: hears lines and progress. dry_run: two steps in a temporary folder.
+    Raises GanvasError (ConfigError, DataError, RunError) with a message for the user.
+    """
+    return _Job(source, **options).run()
+
+
+class _Job:
+    """One call of train or iterate: resolves the options, then runs."""
+
+    def __init__(
+        self, source: str | Path | NDArray[Any] | None = None, *, preset: str | None = None, out: str | Path | None = None,
+        config: str | Path | None = None, time: str | float | None = None, settings: Mapping[str, Any] | None = None,
+        generator: Network | None = None, discriminator: Network | None = None, loss: tuple[Loss, Loss] | None = None,
+        watch: Watcher | None = None, should_stop: Callable[[], str | None] = lambda: None, dry_run: bool = False,
+        **short: Any,
+    ):
+        self.began_at = clock.monotonic()
+        self.watch, self.should_stop, self.dry_run = watch or Watcher(), should_stop, dry_run
+        base = config_values(str(config)) if config is not None else {}
+        where = base.get("data.source", "digits") if source is None else source
+        options = options_from(short, settings or {})
+        self.budget_sec = seconds(time) if time is not None and not dry_run else None
+        if time is not None and "length" in options:
+            raise ConfigError(f"--time {time} and {options['length']} both say how long to train: give one of them.")
+        if (generator is None) != (discriminator is None):
+            raise ConfigError("give both generator= and discriminator=, or neither.")
+
+        self.source: Source = open_source(where, options.get("data.labels", base.get("data.labels", "none")))
+        for note in self.source.notes:
+            self.watch.tell(note)
+        if generator is not None:
+            options |= {"network.family": "custom"}
+        recipe = complete(self.source.where, look(self.source), preset, base, options)
+        self.config = recipe.config
+        for reason in recipe.reasons:
+            self.watch.tell(f"  {reason}")
+        self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
+        if generator is not None and discriminator is not None:
+            self.networks = own_networks(generator, discriminator, self.config)
+        else:
+            self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
+        self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
+
+    def run(self) -> Iterator[Tick]:
+        if self.dry_run:
+            with tempfile.TemporaryDirectory(prefix="ganvas-dry-run-") as folder:
+                self.folder = RunFolder(Path(folder))
+                self.config = self.config.model_copy(update={"length": Amount(2, "steps")})
+                yield from self._locked()
+            self.watch.tell("Dry run: two steps, a grid and a checkpoint went well; nothing is kept.")
+        else:
+            RunFolder.create(self.folder.path)
+            yield from self._locked()
+
+    def _locked(self) -> Iterator[Tick]:
+        RunFolder.create(self.folder.path)
+        with RunLock(self.folder) as lock:
+            if lock.recovered:
+                self.watch.tell(lock.recovered)
+            self._check_same_run()
+            pack = self._pack()
+            try:
+                yield from self._train(lock, pack)
+            finally:
+                pack.close()
+
+    def _check_same_run(self) -> None:
+        """Raises RunError where the folder holds a run with other options."""
+        if not self.folder.config.is_file():
+            return
+        old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
+        changed = differences(old, self.config)
+        if changed:
+            path = self.folder.path
+            raise RunError(f"{path}: holds a run with other options, which cannot change on the way:\n  " + "\n  ".join(changed)
+                           + f"\nRepeat its options to go on with it, or pass --out {path}-2 for a new run.")
+
+    def _pack(self) -> Pack:
+        data = self.config.data
+        layout = Layout(height=data.size.height, width=data.size.width, channels=data.channels, fit=data.fit,
+                        transparency=data.transparency)
+        plan = plan_pack(self.source, layout)
+        if not plan.cached:
+            self.watch.tell(f"decoding {len(self.source):,} images once, "
+                            f"to {plan.bytes_needed / 1e6:,.1f} MB in {plan.path.parent}")
+        pack = build_pack(self.source, layout, skip_bad=data.skip_bad, progress=self.watch.packing)
+        for name, reason in pack.skipped:
+            self.watch.tell(f"left out: {name}: {reason}")
+        return pack
+
+    def _train(self, lock: RunLock, pack: Pack) -> Iterator[Tick]:
+        config, watch = self.config, self.watch
+        torch.set_num_threads(config.execution.threads)
+        watch.tell(self._summary(pack))
+        state = TrainState.create(config, *self.networks)
+        spent_sec = self._resume(state, pack)
+        schedule = loop.make_schedule(config, len(pack), state)
+        config = self.config = self._with_length(config, state, pack, spent_sec)
+        goal = loop.nimg_of(config.length, schedule)
+        if state.nimg >= goal:
+            watch.tell(f"{self.folder.path}: done, {state.nimg / 1000:,.1f} kimg = {schedule.epoch_at(state.nimg):,.1f} "
+                       "epochs. A larger --time, --kimg, --epochs or --steps continues.")
+            yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
+            return
+
+        self._note_execution(pack)
+        write_whole(self.folder.config, to_yaml(config))
+        writer = RunWriter(self.folder, lock, config, state, pack, schedule, spent_sec)
+        end, finished = None, False
+        try:
+            if state.nimg == 0:
+                yield Tick(0, 0, 0.0, None, writer.grid(), None)
+            for tick in loop.train(state, config, pack, self.losses, self._stop_reason):
+                row = writer.row(tick.row) if tick.row else None
+                grid = writer.grid() if tick.grid_due else None
+                if tick.checkpoint_due:
+                    writer.checkpoint()
+                elif writer.checkpoint_due():
+                    loop.check_finite(state, weights_too=True)
+                    writer.checkpoint()
+                watch.training(tick.nimg, goal, tick.epoch, row)
+                end = tick.end
+                if row or grid is not None or end:
+                    finished = end is not None
+                    if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
+                        writer.finish(watch.tell)
+                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
+        except GeneratorExit:                                  # the caller left its loop between two steps
+            if not finished and state.nimg:
+                loop.check_finite(state, weights_too=True)
+                writer.checkpoint()
+            raise
+        finally:
+            writer.close()
+
+    def _summary(self, pack: Pack) -> str:
+        config = self.config
+        G, D = self.networks
+        z = torch.zeros(2, config.network.z_dim)
+        images = torch.zeros(2, pack.channels, *pack.image_size)
+        return "\n".join([
+            f"{self.source.where}: {len(pack):,} images as {config.data.size}, {pack.channels} channel"
+            + ("s" if pack.channels > 1 else ""),
+            as_text("Generator", tuple(z.shape[1:]), summarise(G, z)),
+            as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
+        ])
+
+    def _resume(self, state: TrainState, pack: Pack) -> float:
+        """Loads the newest whole checkpoint into `state`, if there is one; returns the training seconds spent so far."""
+        newest = read_newest([path for _, path in self.folder.list_checkpoints()])
+        if newest is None:
+            return 0.0
+        tensors, meta, passed_over = newest
+        for fault in passed_over:
+            self.watch.tell(f"passed over: {fault}")
+        if meta["data_fingerprint"] != pack.fingerprint:
+            raise RunError(f"{self.source.where}: is not what this run was trained on; images were added, removed or changed. "
+                           f"Put them back, or pass --out {self.folder.path}-2 for a new run.")
+        try:
+            state.load(tensors, meta)
+        except (KeyError, RuntimeError) as error:
+            raise RunError(f"{self.folder.path}: its checkpoint does not fit these networks ({error}).") from error
+        changed = self._changed_environment()
+        exact = f"not bit-exact: {changed}" if changed else "bit-exact"
+        self.watch.tell(f"{self.folder.path}: goes on from {state.nimg / 1000:,.1f} kimg ({exact})")
+        return float(meta["elapsed_sec"])
+
+    def _changed_environment(self) -> str:
+        before, now = self._execution().get("environment", {}), environment(self.config)
+        return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name])
+
+    def _execution(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.folder.execution.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _note_execution(self, pack: Pack) -> None:
+        content = {"environment": environment(self.config), "images": len(pack), "data_fingerprint": pack.fingerprint}
+        if self.budget_sec is not None:
+            content |= {"time_sec": self.budget_sec, "length": str(self.config.length)}
+        write_whole(self.folder.execution, json.dumps(content, indent=2))
+
+    def _with_length(self, config: RunConfig, state: TrainState, pack: Pack, spent_sec: float) -> RunConfig:
+        """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
+        if self.budget_sec is None:
+            return config
+        noted = self._execution()
+        if noted.get("time_sec") == self.budget_sec and "length" in noted:
+            return config.model_copy(update={"length": Amount.parse(noted["length"])})
+        left_sec = self.budget_sec * TIME_SHARE - spent_sec - (clock.monotonic() - self.began_at) - MEASURE_SEC
+        speed = self._measure(config, pack) if left_sec > 0 else 0.0
+        nimg = max(state.nimg, state.nimg + int(speed * left_sec))
+        self.watch.tell(f"{speed:,.0f} images a second: --time makes {nimg / 1000:,.1f} kimg")
+        return config.model_copy(update={"length": Amount(max(nimg, 1) / 1000, "kimg")})
+
+    def _measure(self, config: RunConfig, pack: Pack) -> float:
+        """Images a second of the training loop, on a throwaway copy of the state."""
+        state = TrainState.create(config, *copy.deepcopy(self.networks))
+        ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), pack, self.losses)
+        for _ in range(2):                                  # the first steps warm up
+            next(ticks)
+        started_at, nimg = clock.monotonic(), state.nimg
+        while clock.monotonic() - started_at < MEASURE_SEC:
+            next(ticks)
+        ticks.close()                                       # type: ignore[attr-defined]
+        return (state.nimg - nimg) / (clock.monotonic() - started_at)
+
+    def _stop_reason(self) -> str | None:
+        if self.budget_sec is not None and clock.monotonic() - self.began_at > self.budget_sec:
+            return "time"
+        return self.should_stop()
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], str | None]]:
+    """Gives a function that says which of SIGINT and SIGTERM has come; a second one is handled as it was before.
+
+    Outside the main thread, where Python allows no handlers, nothing changes.
+    """
+    received: list[str] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: object) -> None:
+        received.append(signal.Signals(number).name)
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        before |= {which: signal.signal(which, note) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def score(
+    run: str | Path, images: list[str | Path], checkpoint: str = "last", discriminator: nn.Module | None = None,
+) -> list[tuple[str, float]]:
+    """(name, D's probability that it is real) for each image, made fit as the run's own images were.
+
+    Folders and archives stand for the images in them. D is in eval mode; where it has no running averages
+    (radford-faces-64), the images judged together are normalised together.
+    Raises DataError for what cannot be read, RunError for what is not a run.
+    """
+    D, config, _ = load_discriminator(open_run(Path(run)), checkpoint, discriminator)
+    data = config.data
+    layout = Layout(height=data.size.height, width=data.size.width, channels=data.channels, fit=data.fit,
+                    transparency=data.transparency)
+    named: list[tuple[str, NDArray[np.uint8]]] = []
+    for where in images:
+        path = Path(where)
+        if path.is_file() and path.suffix.lower() not in (".zip", ".npz", ".npy", ".gz"):
+            named.append((str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)))
+        else:
+            source = open_source(where)
+            for i in range(len(source)):
+                item = source.load(i)
+                picture = open_image(item, source.item_name(i)) if isinstance(item, bytes) else item
+                named.append((source.item_name(i), to_pixels(picture, layout)))
+    if not named:
+        raise DataError("no images to score: name image files or a folder of them.")
+    with torch.no_grad():
+        logits = [D(to_float(torch.from_numpy(np.stack([pixels for _, pixels in named[i:i + 256]])))).flatten()
+                  for i in range(0, len(named), 256)]
+    probabilities = torch.cat(logits).sigmoid().tolist()
+    return [(name, probability) for (name, _), probability in zip(named, probabilities, strict=True)]
+
+
+def save_samples(
+    generator: ImageGenerator, n: int, seed: int, *, grid: str | None = None, folder: str | None = None,
+    npz: str | None = None, scale: int = 1,
+) -> list[Path]:
+    """Draws pictures 0 … n - 1 of `seed` and writes them as asked; returns what was written.
+
+    grid: one PNG of all. folder: one PNG each, <seed>-<number>.png. npz: arrays `images` (n, H, W, C) uint8 and `z`.
+    Files carry seed, number, and the run's images seen in their PNG text. Raises RunError where one cannot be written.
+    """
+    images = generator.sample(n, seed)
+    source = {"Software": f"Ganvas {__version__}", "ganvas:seed": str(seed), "ganvas:nimg": str(generator.nimg)}
+    written: list[Path] = []
+    try:
+        if grid is not None:
+            path = Path(grid)
+            save_png(path, tile(images.transpose(0, 3, 1, 2)), scale, source | {"ganvas:n": str(n)})
+            written.append(path)
+        if folder is not None:
+            for number, picture in enumerate(images):
+                save_png(Path(folder) / f"{seed}-{number:05d}.png", picture, scale, source | {"ganvas:number": str(number)})
+            written.append(Path(folder))
+        if npz is not None:
+            path = Path(npz)
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, images=images, z=generator.z(n, seed))
+            written.append(path)
+    except OSError as error:
+        raise RunError(f"{error.filename or grid or folder or npz}: cannot be written ({error.strerror}). "
+                       "Name another place.") from error
+    return written

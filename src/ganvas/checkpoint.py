@@ -1,0 +1,72 @@
+"""A dict of tensors and JSON <-> one safetensors file with a checksum. The only code that knows the file format.
+
+Never pickle: a checkpoint from a stranger cannot run code.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ganvas.errors import RunError
+from ganvas.files import whole_file
+
+FORMAT = 1
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Writes the file whole, or leaves what was there. Tensors may lie on any device. Raises OSError (disk full, …)."""
+    on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(meta)
+    with whole_file(path) as partial:
+        save_file(on_cpu, partial, {"ganvas_format": str(FORMAT), "meta": text, "sha256": _checksum(on_cpu, text)})
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the JSON. Raises RunError for a file that is torn, changed, or of another format."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            version = header.get("ganvas_format")
+            if version != str(FORMAT):
+                raise RunError(f"{path}: " + (
+                    f"has checkpoint format {version}, and this Ganvas reads format {FORMAT}: update Ganvas."
+                    if version else "is a safetensors file, but not a Ganvas checkpoint."))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise RunError(f"{path}: there is no such checkpoint.") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: is torn or not a checkpoint ({error}).") from error
+    if _checksum(tensors, header.get("meta", "")) != header.get("sha256"):
+        raise RunError(f"{path}: its content does not fit its checksum; the file was damaged.")
+    return tensors, json.loads(header["meta"])
+
+
+def read_newest(paths: list[Path]) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    """The last readable of `paths` (oldest first) as (tensors, meta, what was passed over and why); None if there is none.
+
+    Raises RunError if there are checkpoints and none can be read.
+    """
+    passed_over: list[str] = []
+    for path in reversed(paths):
+        try:
+            return *read_checkpoint(path), passed_over
+        except RunError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise RunError("no checkpoint can be read:\n" + "\n".join(passed_over) + "\nStart again in a new folder (--out).")
+    return None
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8"))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

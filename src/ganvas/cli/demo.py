@@ -1,0 +1,16 @@
+"""`ganvas demo`."""
+
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[str, typer.Option(help="run folder")] = "runs/demo",
+    epochs: Annotated[float | None, typer.Option(help="how long to train; 120 passes take about two minutes")] = None,
+) -> None:
+    """Two minutes: train on scikit-learn's handwritten digits, and see what comes out."""
+    from ganvas.cli.watch import train_and_show
+
+    run = train_and_show("digits", preset="digits-16", out=out, epochs=epochs)
+    print(f"\nMore of them:  ganvas sample {run.path} --n 64 --seed 1\nYour images:   ganvas train FOLDER --time 10min")

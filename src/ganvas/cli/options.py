@@ -1,0 +1,17 @@
+"""The options that several commands share: one flag, one meaning, its help taken from the config's own description."""
+
+from typing import Any
+
+import typer
+
+from ganvas.config import describe
+from ganvas.recipe import SHORT
+
+
+def config_option(name: str, **extra: Any) -> Any:
+    """The flag of a config option by its short name, `--batch` for train.batch."""
+    return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]), **extra)
+
+
+RUN = typer.Argument(None, help="run folder; the newest one in runs/ if left out", show_default=False)
+CHECKPOINT = typer.Option("--checkpoint", help="last, or a checkpoint's number of images")

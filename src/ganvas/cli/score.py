@@ -1,0 +1,34 @@
+"""`ganvas score`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ganvas.cli.options import CHECKPOINT
+
+
+def score(
+    paths: Annotated[list[str], typer.Argument(metavar="[RUN] IMAGES...", help="images, or folders of them; a run folder first, "
+                                               "or the newest run in runs/ is taken", show_default=False)],
+    checkpoint: Annotated[str, CHECKPOINT] = "last",
+    as_json: Annotated[bool, typer.Option("--json", help="for another program to read")] = False,
+) -> None:
+    """How real the discriminator finds images: its probability for each, 0 to 1."""
+    import json
+
+    from ganvas import app
+    from ganvas.errors import DataError
+    from ganvas.run_folder import RunFolder, newest_run
+
+    has_run = RunFolder(Path(paths[0])).config.is_file()
+    run, images = (Path(paths[0]), paths[1:]) if has_run else (newest_run().path, paths)
+    if not images:
+        raise DataError(f"score {run}: name the images to judge after the run folder.")
+    scores = app.score(run, list(images), checkpoint)
+    if as_json:
+        print(json.dumps({"version": 1, "run": str(run), "scores": [{"image": name, "real": p} for name, p in scores]}))
+        return
+    print(f"{run}: the discriminator's probability that an image is real")
+    for name, probability in scores:
+        print(f"{probability:.4f}  {name}")

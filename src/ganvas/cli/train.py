@@ -1,0 +1,43 @@
+"""`ganvas train`."""
+
+from typing import Annotated
+
+import typer
+
+from ganvas.cli.options import config_option
+
+
+def train(
+    source: Annotated[str | None, typer.Argument(
+        help="folder, zip, MNIST idx or npz of images; without one, the built-in handwritten digits", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="a name from `ganvas presets`; without one, what suits the images")] = None,
+    out: Annotated[str | None, typer.Option(help="run folder; runs/<name of the source> if left out")] = None,
+    time: Annotated[str | None, typer.Option(help="how long to train: 90s, 10min, 1h30min")] = None,
+    kimg: Annotated[float | None, typer.Option(help="how long to train, in thousands of real images")] = None,
+    epochs: Annotated[float | None, typer.Option(help="how long to train, in passes over the images")] = None,
+    steps: Annotated[int | None, typer.Option(help="how long to train, in batches")] = None,
+    size: Annotated[str | None, config_option("size")] = None,
+    channels: Annotated[int | None, config_option("channels")] = None,
+    fit: Annotated[str | None, config_option("fit")] = None,
+    transparency: Annotated[str | None, config_option("transparency")] = None,
+    labels: Annotated[str | None, config_option("labels")] = None,
+    mirror: Annotated[bool | None, config_option("mirror", is_flag=True)] = None,
+    skip_bad: Annotated[bool | None, config_option("skip_bad", is_flag=True)] = None,
+    batch: Annotated[int | None, config_option("batch")] = None,
+    lr: Annotated[float | None, config_option("lr")] = None,
+    seed: Annotated[int | None, config_option("seed")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = None,
+    threads: Annotated[int | None, config_option("threads")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML file, or run folder, whose options to start from")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="any other option, such as train.betas=[0.5,0.9]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="two steps in a temporary folder: does everything work?")] = False,
+) -> None:
+    """Train a generator on your images; the same command again goes on where it stopped."""
+    from ganvas.cli.watch import train_and_show
+    from ganvas.config import parse_setting
+
+    train_and_show(
+        source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
+        dry_run=dry_run, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
+        transparency=transparency, labels=labels, mirror=mirror, skip_bad=skip_bad, batch=batch, lr=lr, seed=seed,
+        device=device, threads=threads)

@@ -1,0 +1,80 @@
+"""Shows a run in the terminal: a bar for decoding, a bar for training, a line for each row of statistics."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ganvas import app
+from ganvas.run_folder import RunFolder
+
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+SMOOTHING = 0.9                # of the speed shown
+
+
+class TerminalWatcher(app.Watcher):
+    """Draws with Rich; where output is no terminal, bars are left out and the lines remain."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=self.console,
+            disable=not self.console.is_terminal)
+        self.bars: dict[str, TaskID] = {}
+        self.last: tuple[float, int] | None = None
+        self.speed = 0.0
+
+    def tell(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def packing(self, done: int, total: int) -> None:
+        self._bar("decoding", done, total, f"{done:,} / {total:,} images")
+
+    def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
+        now = time.monotonic()
+        if self.last is not None and now > self.last[0]:
+            speed = (nimg - self.last[1]) / (now - self.last[0])
+            self.speed = SMOOTHING * self.speed + (1 - SMOOTHING) * speed if self.speed else speed
+        self.last = (now, nimg)
+        self._bar("training", nimg, goal, f"epoch {epoch:.1f}  {nimg / 1000:.1f} kimg  {self.speed:,.0f} img/s")
+        if row:
+            self.tell(row_text(row))
+
+    def _bar(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self.bars:
+            for other in self.bars.values():
+                self.progress.remove_task(other)
+            self.bars = {name: self.progress.add_task(name, total=total, note=note)}
+            self.progress.start()
+        self.progress.update(self.bars[name], completed=done, total=total, note=note)
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """One line of statistics, as the PyTorch tutorial prints them, for a row of stats.jsonl."""
+    def number(name: str) -> str:
+        return f"{row[name]:.4f}" if row.get(name) is not None else "-"
+    return (f"[epoch {row['epoch']:.2f}][step {row['step']}] Loss_D: {number('Loss_D')}  Loss_G: {number('Loss_G')}  "
+            f"D(x): {number('D(x)')}  D(G(z)): {number('D(G(z))_before')} / {number('D(G(z))_after')}")
+
+
+def train_and_show(source: str | None, **options: Any) -> app.Run:
+    """Trains with a progress display, says where everything is, and exits with the code of an interruption."""
+    watcher = TerminalWatcher()
+    try:
+        run = app.train(source, watch=watcher, **options)
+    finally:
+        watcher.progress.stop()
+    if not options.get("dry_run"):
+        folder = RunFolder(run.path)
+        for what, path in (("samples", folder.latest_grid), ("real images", folder.reals_grid), ("curves", folder.curves),
+                           ("progress", folder.gif), ("video", folder.mp4)):
+            if path.is_file():
+                watcher.tell(f"{what + ':':<12} {path}")
+    if run.end in EXIT_CODES:
+        watcher.tell(f"stopped by {run.end} at {run.nimg / 1000:.1f} kimg; the same command goes on from there")
+        sys.exit(EXIT_CODES[run.end])
+    return run

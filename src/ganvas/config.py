@@ -1,0 +1,319 @@
+"""Every option of a run, once: its type, default, range and meaning. The CLI, the saved file and the docs are made from it."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from ganvas.errors import ConfigError
+
+# ---------------------------------------------------------------- values that are written as text
+
+
+class Amount(NamedTuple):
+    """An amount of training, such as `20 epochs`, `10000 steps` or `25 kimg` (thousands of real images)."""
+
+    value: float
+    unit: Literal["epochs", "steps", "kimg"]
+
+    def __str__(self) -> str:
+        return f"{self.value:.12g} {self.unit}"
+
+    @classmethod
+    def parse(cls, text: object) -> "Amount":
+        """Reads the written form. Raises ValueError, which says how to write one."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(epoch|step|kimg)s?\s*", str(text))
+        if not match:
+            raise ValueError("write an amount of training such as '20 epochs', '500 steps' or '25 kimg'")
+        value = float(match[1])
+        if value <= 0 or (match[2] == "step" and value != int(value)):
+            raise ValueError("an amount of training must be positive, and steps must be whole")
+        units: dict[str, Literal["epochs", "steps", "kimg"]] = {"epoch": "epochs", "step": "steps", "kimg": "kimg"}
+        return cls(value, units[match[2]])
+
+
+class ImageSize(NamedTuple):
+    """Width and height in pixels, written `64x48` (width first), or `64` for a square."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @classmethod
+    def parse(cls, text: object) -> "ImageSize":
+        """Reads the written form. Raises ValueError, which says how to write one."""
+        match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", str(text))
+        if not match:
+            raise ValueError("write a size in pixels such as '64x48' (width x height), or '64' for a square")
+        return cls(int(match[1]), int(match[2] or match[1]))
+
+
+AsText = PlainSerializer(str, return_type=str)
+AmountField = Annotated[Amount, BeforeValidator(Amount.parse), AsText]
+ImageSizeField = Annotated[ImageSize, BeforeValidator(ImageSize.parse), AsText]
+Transparency = Annotated[str, Field(pattern=r"^(white|black|keep|#[0-9a-fA-F]{6})$")]
+
+LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic"]
+GridMode = Literal["train", "eval"]
+
+
+class Section(BaseModel):
+    """Base of the sections: values never change after the check, and a misspelt option is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- the sections
+
+
+class DataConfig(Section):
+    """Which images, and what is made of them before training."""
+
+    source: str = Field("digits", description="folder, zip, MNIST idx or npz of images; 'digits' is built in")
+    size: ImageSizeField = Field(ImageSize(64, 64), description="size of the images the networks see, width x height")
+    channels: Literal[1, 3, 4] = Field(3, description="1 = grey, 3 = colour, 4 = colour and transparency")
+    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
+    transparency: Transparency = Field(
+        "white", description="what shows through: white, black, #rrggbb, or keep (as a fourth channel)")
+    labels: Literal["none", "folder"] = Field("none", description="folder = each sub-folder is a class")
+    rotation_degrees: float = Field(0.0, ge=0, le=180, description="each real image turned by up to this much, at random")
+    mirror: bool = Field(False, description="half of the real images mirrored left to right, at random")
+    skip_bad: bool = Field(False, description="leave out files that cannot be read, instead of stopping")
+
+    @model_validator(mode="after")
+    def _transparency_needs_four_channels(self) -> "DataConfig":
+        if (self.transparency == "keep") != (self.channels == 4):
+            raise ValueError("transparency 'keep' and 4 channels belong together: set both or neither")
+        return self
+
+
+class NetworkConfig(Section):
+    """The two networks: a family, and the switches by which the classic DCGANs differ."""
+
+    family: Literal["dcgan", "mnist28", "custom"] = Field(
+        "dcgan", description="dcgan = the paper's family, any size; mnist28 = unpadded 28x28; custom = your own modules")
+    z_dim: int = Field(100, ge=1, le=4096, description="numbers in a latent z")
+    z_distribution: Literal["normal", "uniform"] = Field("normal", description="z ~ N(0, 1), or U(-1, 1)")
+    g_channels: int = Field(64, ge=1, le=1024, description="maps of G's last hidden layer; doubled towards z, up to 8 times")
+    d_channels: int = Field(64, ge=1, le=1024, description="maps of D's first layer; doubled towards the logit, up to 8 times")
+    kernel: Literal[4, 5] = Field(4, description="kernel of the stride-2 convolutions")
+    padding: Literal["symmetric", "keras_same"] = Field(
+        "symmetric", description="keras_same = 'same' as Keras pads at stride 2 (1 before, 2 after), kernel 5 only")
+    conv_bias: bool = Field(False, description="biases in the convolutions")
+    linear_bias: bool = Field(True, description="biases in the linear layers")
+    g_stem: Literal["conv", "linear"] = Field("conv", description="z to the first maps: transposed convolution or linear")
+    g_stem_norm: Literal["maps", "units"] = Field(
+        "maps", description="batch norm of the stem over each map, or over every unit before the reshape")
+    g_stem_slope: float = Field(0.0, ge=0, lt=1, description="negative slope of G's first activation; 0 = ReLU")
+    g_slope: float = Field(0.0, ge=0, lt=1, description="negative slope of G's other activations; 0 = ReLU")
+    d_slope: float = Field(0.2, ge=0, lt=1, description="negative slope of D's leaky ReLUs")
+    d_norm_first: bool = Field(False, description="batch norm in D's first block too")
+    d_norm_last: bool = Field(False, description="D's blocks: convolution, activation, then norm")
+    d_head: Literal["conv", "linear"] = Field("conv", description="maps to the logit: convolution or flatten + linear")
+    bn_eps: float = Field(1e-5, gt=0, description="epsilon of batch norm")
+    bn_momentum: float = Field(0.1, gt=0, le=1, description="share of the newest batch in batch norm's running averages")
+    bn_running: bool = Field(True, description="keep running averages; off = batch statistics everywhere, samples too")
+    init: Literal["dcgan", "all_normal", "gain_zero_mean", "torch", "glorot"] = Field(
+        "dcgan", description="dcgan: weights N(0, .02), norm gain N(1, .02); all_normal: every parameter N(0, .02); "
+        "gain_zero_mean: weights and norm gain N(0, .02); torch: PyTorch's defaults; glorot: Glorot uniform, biases 0")
+
+    @model_validator(mode="after")
+    def _switches_agree(self) -> "NetworkConfig":
+        if self.padding == "keras_same" and self.kernel != 5:
+            raise ValueError("padding 'keras_same' is defined for kernel 5")
+        if self.g_stem_norm == "units" and self.g_stem != "linear":
+            raise ValueError("g_stem_norm 'units' needs g_stem 'linear'")
+        return self
+
+
+class UpdatePlan(Section):
+    """The order of updates in one step: what differs between the classics besides their networks."""
+
+    turns: Literal["both", "alternate_g_first", "alternate_d_first"] = Field(
+        "both", description="each batch updates D then G, or only one of them in turn")
+    d_step: Literal["joint", "real_then_fake"] = Field(
+        "joint", description="one update of D on reals and fakes, or two: reals, then fakes")
+    g_fakes: Literal["reuse", "same_z", "fresh"] = Field(
+        "reuse", description="G learns from D's fakes, from the same z run again, or from new z")
+    d_scale: float = Field(1.0, gt=0, le=1, description="factor of D's loss")
+    reduction: Literal["mean", "sum"] = Field("mean", description="losses averaged or summed over the batch")
+    real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for reals (one-sided label smoothing below 1)")
+    tail: Literal["ragged", "drop", "replacement"] = Field(
+        "ragged", description="an epoch's last, smaller batch is kept or dropped; or every batch drawn with replacement")
+
+
+class TrainConfig(Section):
+    """Batch, optimizer and loss."""
+
+    batch: int = Field(128, ge=1, le=65536, description="real images in one step, over all processes")
+    lr: float = Field(2e-4, gt=0, description="Adam's learning rate, both networks")
+    betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's beta_1 and beta_2")
+    adam_eps: float = Field(1e-8, gt=0, description="Adam's epsilon")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty through Adam's gradient, on every parameter")
+    loss: LossName = Field("nonsaturating", description="adversarial loss")
+    r1_gamma: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty on reals; 0 = off")
+    ema_half_life_kimg: float = Field(0.0, ge=0, description="half-life of the averaged generator; 0 = no averaging")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, z, order and augmentation")
+
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> "TrainConfig":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        return self
+
+
+class OutputConfig(Section):
+    """How often a run shows and keeps its state; may change when a run goes on."""
+
+    log_every: AmountField = Field(Amount(50, "steps"), description="a row of statistics")
+    grid_every: AmountField = Field(Amount(1, "epochs"), description="a picture of samples")
+    grid_n: int = Field(64, ge=1, le=1024, description="samples in the picture")
+    grid_z: Literal["fixed", "fresh"] = Field("fixed", description="the same z in each picture, or new ones")
+    grid_mode: GridMode = Field("train", description="G's batch norm in the picture: as in training, or as in sampling")
+    grid_reals: bool = Field(False, description="as many real images beside the samples")
+    checkpoint_every: AmountField = Field(Amount(1, "epochs"), description="a checkpoint")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="a checkpoint after this long without one")
+    keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
+    keep_every: AmountField | None = Field(None, description="checkpoints kept for ever")
+
+
+class ExecutionConfig(Section):
+    """The machine; may change when a run goes on, which is then said not to be bit-exact."""
+
+    device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:1 or mps")
+    threads: int = Field(1, ge=1, description="CPU threads of the network's arithmetic")
+
+
+class RunConfig(Section):
+    """Everything that decides how a run trains. Saved as config.yaml in the run folder."""
+
+    preset: str = Field("", description="the preset that this started from")
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    plan: UpdatePlan = UpdatePlan()
+    train: TrainConfig = TrainConfig()
+    length: AmountField = Field(Amount(20, "epochs"), description="how long to train")
+    output: OutputConfig = OutputConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "RunConfig":
+        separable = self.train.loss != "relativistic"
+        if self.plan.d_step == "real_then_fake" and not (separable and self.train.r1_gamma == 0):
+            raise ValueError("plan.d_step 'real_then_fake' needs a loss without pairing, and train.r1_gamma 0")
+        if self.plan.real_label != 1 and self.train.loss not in ("nonsaturating", "minimax"):
+            raise ValueError(f"plan.real_label {self.plan.real_label} has no meaning for train.loss '{self.train.loss}'")
+        if self.network.family == "mnist28" and self.data.size != (28, 28):
+            raise ValueError(f"network.family 'mnist28' makes 28x28 images, not {self.data.size}: "
+                             "set data.size to 28, or network.family to 'dcgan'")
+        return self
+
+
+# ---------------------------------------------------------------- dotted names, files, checks
+
+MAY_CHANGE = ("preset", "data.source", "data.skip_bad", "length", "output", "execution")   # when a run goes on
+
+
+def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every option as (dotted name, field), in the order of definition."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def describe(dotted: str) -> str:
+    """The one-line meaning of an option, for help texts."""
+    return next(field.description or "" for name, field in fields() if name == dotted)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as {dotted name: value}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + str(name): value}
+    return flat
+
+
+def make_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """A checked RunConfig from layers of {dotted name: value}, later ones winning; what none names keeps its default.
+
+    Raises ConfigError that tells all faults at once, each with its option and value; unknown names get the nearest ones.
+    """
+    merged = {name: value for layer in layers for name, value in layer.items()}
+    known = [name for name, _ in fields()]
+    faults = [_unknown(name, known) for name in merged if name not in known]
+    nested: dict[str, Any] = {}
+    for name, value in merged.items():
+        section, _, leaf = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[leaf] = value
+    if not faults:
+        try:
+            return RunConfig.model_validate(nested)
+        except ValidationError as error:
+            faults = [_fault(fault) for fault in error.errors()]
+    raise ConfigError("\n".join(faults))
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    leaf = name.rpartition(".")[2]
+    near = [option for option in known if option.rpartition(".")[2] == leaf]
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`ganvas presets NAME` lists every option."
+    return f"unknown option '{name}': {hint}"
+
+
+def _fault(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    given = fault.get("input")
+    if isinstance(given, Mapping | BaseModel):         # a check over several options: the message names them
+        return text
+    allowed = next((field.description for name, field in fields() if name == where), None)
+    return f"{where} = {given!r}: {text}" + (f" ({allowed})" if allowed else "")
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`train.lr=0.001` as (dotted name, value); the value is read as YAML. Raises ConfigError."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text}: write OPTION=VALUE, for example --set train.lr=0.0001")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value cannot be read ({error})") from error
+    if isinstance(parsed, str):                        # YAML 1.1 reads 1e-4 as text
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    return name.strip(), parsed
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The text of config.yaml."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(text: str, where: str) -> dict[str, Any]:
+    """{dotted name: value} from YAML text; `where` names the file in errors. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: is not valid YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: holds no options; expected lines such as 'train:' and '  lr: 0.0002'")
+    return flatten(values)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """The options that a run may not change and that differ, each as a line 'name: old -> new'."""
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    fixed = [name for name in before if not any(name == free or name.startswith(free + ".") for free in MAY_CHANGE)]
+    return [f"{name}: {before[name]} -> {after[name]}" for name in fixed if before[name] != after[name]]

@@ -1,0 +1,1 @@
+"""From files to a memory-mapped pack of pixels, and from the pack to batches."""

@@ -1,0 +1,84 @@
+"""What every source of images offers, whatever it is stored in."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ganvas.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+class UnreadableError(DataError):
+    """One item that cannot be read as an image; `item` and `reason` allow a list of many to be made."""
+
+    def __init__(self, item: str, reason: str):
+        super().__init__(f"{item}: cannot be read as an image ({reason}). "
+                         "Remove it, or pass --skip-bad to leave such files out.")
+        self.item, self.reason = item, reason
+
+
+class Source(ABC):
+    """Images in a fixed order that is the same on every system, found but not yet decoded.
+
+    A new kind of source is a subclass with `__len__`, `item_name` and `load`, and a line in `sources.open_source`.
+    """
+
+    def __init__(self, where: str, name: str, stamp: str, *, labels: Labels | None = None,
+                 class_names: Sequence[str] = (), notes: Iterable[str] = ()):
+        self.where = where                        # as the user wrote it: for messages
+        self.name = name                          # how the user would call it: runs/<name>
+        self.stamp = stamp                        # changes when the content does; cheap, so that a cached pack is found fast
+        self.labels = labels                      # (N,) int64, indices into class_names; None = no labels
+        self.class_names = tuple(class_names)
+        self.notes = list(notes)                  # what the user should be told: ignored files, labels found, parts used
+
+    @property
+    def items(self) -> int:
+        """How many images there are, readable or not."""
+        return len(self)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def item_name(self, index: int) -> str:
+        """What the user would call that image: "sprites/a.png", "x.zip!a/b.png", "train-images[17]"."""
+
+    @abstractmethod
+    def load(self, index: int) -> bytes | Pixels:
+        """The bytes of an encoded image file, or (H, W, C) uint8 pixels. May be called from several threads.
+
+        Raises UnreadableError for this one item.
+        """
+
+    def close(self) -> None:
+        """Closes open files; the source cannot be read afterwards."""
+        return
+
+
+def stamp_of(parts: Iterable[object]) -> str:
+    """A hash of `parts` in their order, each separated from the next."""
+    digest = hashlib.sha256()
+    for part in parts:
+        # File names that are not valid Unicode reach Python as surrogates; repr keeps those encodable and the parts apart.
+        digest.update(repr(part).encode("utf-8", "backslashreplace"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def counted(reasons: Counter[str]) -> str:
+    """"12 .txt, 3 hidden": the most frequent first, at most six of them."""
+    listed = [f"{count} {reason}" for reason, count in reasons.most_common(6)]
+    rest = reasons.total() - sum(count for _, count in reasons.most_common(6))
+    return ", ".join([*listed, f"{rest} others"] if rest else listed)
+
+
+def files(count: int) -> str:
+    """"1 file", "2 files"."""
+    return f"{count:,} file{'' if count == 1 else 's'}"

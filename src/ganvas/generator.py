@@ -1,0 +1,187 @@
+"""Loads a checkpoint's generator and samples from it; used by the loop's pictures, metrics, exploring and export."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ganvas.checkpoint import read_checkpoint
+from ganvas.config import RunConfig, flatten, make_config
+from ganvas.errors import RunError
+from ganvas.networks.build import build_networks
+from ganvas.ops.pixels import to_uint8
+from ganvas.rng import Purpose, latents
+from ganvas.run_folder import RunFolder, open_run
+
+CHUNK = 64                       # images that go through G together, always: rounding and batch statistics stay the same
+BATCH_NORM_BATCHES = 16          # of CHUNK images, for the statistics of an averaged generator
+
+
+class ImageGenerator:
+    """A trained generator. The same seed gives the same pictures, however many are asked for at once."""
+
+    def __init__(self, network: nn.Module, config: RunConfig, nimg: int, averaged: bool, device: str = "cpu"):
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.config, self.nimg, self.averaged, self.device = config, nimg, averaged, device
+        self.z_dim, self.image_channels = config.network.z_dim, config.data.channels
+        self.image_size = (config.data.size.height, config.data.size.width)
+
+    def z(self, n: int, seed: int = 0, start: int = 0) -> NDArray[np.float32]:
+        """The latents (n, z_dim) of the pictures start … start + n - 1 of this seed, from the prior of the run."""
+        indices = np.arange(start, start + n, dtype=np.int64)
+        return latents(seed, Purpose.SAMPLE, indices, self.z_dim, self.config.network.z_distribution)
+
+    def sample(self, n: int, seed: int = 0, start: int = 0) -> NDArray[np.uint8]:
+        """The pictures start … start + n - 1 of this seed, (n, H, W, C) uint8.
+
+        Whole chunks of CHUNK pictures are made, so that picture k of a seed has the same companions, hence the same bits, in
+        every call; a generator without running averages (radford-faces-64) needs that.
+        """
+        first, last = start // CHUNK, -(-(start + n) // CHUNK)
+        chunks = [to_uint8(self(torch.from_numpy(self.z(CHUNK, seed, chunk * CHUNK)))) for chunk in range(first, last)]
+        images = torch.cat(chunks)[start - first * CHUNK:][:n] if n else torch.empty(0, self.image_channels, *self.image_size)
+        pictures: NDArray[np.uint8] = images.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        return pictures
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        """The images of these latents: (N, z_dim) to (N, C, H, W) float32 in [-1, 1], in eval mode."""
+        made = [self.network(part.to(self.device)) for part in torch.split(z, CHUNK)]
+        return torch.cat(made)
+
+
+def load(run: str | Path, checkpoint: str = "last", generator: nn.Module | None = None, device: str = "cpu") -> ImageGenerator:
+    """The generator of a run folder (`checkpoint` 'last' or a number of images) or of one generator file.
+
+    `generator`: your own module, for a run trained with one; its weights are replaced by the checkpoint's.
+    Raises RunError for what is not a run or cannot be read, ConfigError where the run needs `generator` and has none.
+    """
+    path = Path(run)
+    tensors, meta = read_checkpoint(path if path.is_file() else _generator_file(open_run(path), checkpoint))
+    if meta.get("kind") != "generator":
+        raise RunError(f"{path}: is a training state. Pass the run folder, or the generator-… file beside it.")
+    config = config_of(meta)
+    network = generator if generator is not None else build_networks(config.network, config.data, seed=0)[0]
+    _load_weights(network, tensors, str(path))
+    return ImageGenerator(network, config, meta["nimg"], meta["averaged"], device)
+
+
+def load_discriminator(
+    run: RunFolder, checkpoint: str = "last", discriminator: nn.Module | None = None,
+) -> tuple[nn.Module, RunConfig, int]:
+    """(D in eval mode, the run's config, nimg) of a training state. Raises as `load` does."""
+    tensors, meta = read_checkpoint(chosen(run, run.list_checkpoints(), checkpoint))
+    config = config_of(meta)
+    D = discriminator if discriminator is not None else build_networks(config.network, config.data, seed=0)[1]
+    own = {name.removeprefix("D/"): tensor for name, tensor in tensors.items() if name.startswith("D/")}
+    _load_weights(D, own, str(run.path))
+    return D.eval().requires_grad_(False), config, meta["nimg"]
+
+
+def generator_file(
+    network: nn.Module, config: RunConfig, nimg: int, averaged: bool,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a generator's own file holds, for checkpoint.write_checkpoint."""
+    meta = {"kind": "generator", "nimg": nimg, "averaged": averaged, "config": config.model_dump(mode="json")}
+    return network.state_dict(), meta
+
+
+def config_of(meta: dict[str, Any]) -> RunConfig:
+    """The config that a checkpoint carries."""
+    return make_config(flatten(meta["config"]))
+
+
+def chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> Path:
+    """The file of `found` (oldest first) that --checkpoint names: 'last' or a number of images. Raises RunError."""
+    if not found:
+        raise RunError(f"{run.path}: has no checkpoint yet. Train it first, or wait for its first checkpoint.")
+    if checkpoint == "last":
+        return found[-1][1]
+    by_nimg = {str(nimg): path for nimg, path in found}
+    if checkpoint.replace(",", "").replace("_", "") not in by_nimg:
+        raise RunError(f"{run.path}: has no checkpoint '{checkpoint}'. It has: last, {', '.join(by_nimg)}.")
+    return by_nimg[checkpoint.replace(",", "").replace("_", "")]
+
+
+def _generator_file(run: RunFolder, checkpoint: str) -> Path:
+    return chosen(run, [(nimg, run.generator(nimg)) for nimg, _ in run.list_checkpoints()], checkpoint)
+
+
+def _load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(f"{where}: its weights do not fit this network. {error}") from error
+
+
+# ---------------------------------------------------------------- from networks in training
+
+
+def for_sampling(network: nn.Module, config: RunConfig, averaged: bool) -> nn.Module:
+    """A copy of `network` in eval mode, with batch-norm statistics of its own where its weights are averages."""
+    sampler = copy.deepcopy(network).eval().requires_grad_(False)
+    if averaged:
+        reestimate_batch_norm(sampler, config)
+    return sampler
+
+
+@torch.no_grad()
+def reestimate_batch_norm(network: nn.Module, config: RunConfig) -> None:
+    """Sets the running statistics of batch norm to those of 16 seeded batches of 64.
+
+    The running averages that came with averaged weights belong to other weights: they are no statistics of this network.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None                                   # a plain mean over the batches
+        norm.train()
+    device = next(network.parameters()).device
+    for batch in range(BATCH_NORM_BATCHES if norms else 0):
+        indices = np.arange(batch * CHUNK, (batch + 1) * CHUNK, dtype=np.int64)
+        z = latents(config.train.seed, Purpose.BATCH_NORM, indices, config.network.z_dim, config.network.z_distribution)
+        network(torch.from_numpy(z).to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+@torch.no_grad()
+def progress_grid(
+    network: nn.Module, config: RunConfig, averaged: bool, nimg: int,
+) -> NDArray[np.uint8]:
+    """The pictures of a run in training, (N, C, H, W) uint8, as its output options say; the network stays as it was.
+
+    'train' mode normalises by the statistics of this very batch, as most of the classics' own pictures do.
+    """
+    output, net = config.output, config.network
+    first = 0 if output.grid_z == "fixed" else nimg
+    indices = np.arange(first, first + output.grid_n, dtype=np.int64)
+    z = torch.from_numpy(latents(config.train.seed, Purpose.GRID, indices, net.z_dim, net.z_distribution))
+    z = z.to(next(network.parameters()).device)
+    if output.grid_mode == "eval":
+        images = for_sampling(network, config, averaged)(z)
+    else:
+        with _unchanged(network):
+            images = network.train()(z)
+    pictures: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
+    return pictures
+
+
+@contextmanager
+def _unchanged(network: nn.Module) -> Iterator[None]:
+    """Restores buffers and training mode afterwards."""
+    was_training, buffers = network.training, [buffer.clone() for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        network.train(was_training)
+        for buffer, before in zip(network.buffers(), buffers, strict=True):
+            buffer.copy_(before)

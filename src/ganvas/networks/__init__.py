@@ -1,0 +1,1 @@
+"""The networks: z to images (generators) and images to logits (discriminators)."""

@@ -1,0 +1,1 @@
+"""Small image operations on tensors: pixel conversion, per-image augmentation."""

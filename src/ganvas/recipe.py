@@ -1,0 +1,182 @@
+"""From a preset (or none), a look at the images and the machine to one complete config, with a reason for every choice.
+
+Nothing below this file knows "auto".
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ganvas.config import (
+    ImageSize,
+    RunConfig,
+    fields,
+    flatten,
+    from_yaml,
+    make_config,
+)
+from ganvas.data.decode import Look
+from ganvas.errors import ConfigError
+from ganvas.networks.shapes import nearest_size, stages
+from ganvas.presets import load_preset
+
+# Short names, the same on the command line and in Python: `--batch 64`, `train(..., batch=64)`.
+SHORT = {
+    "size": "data.size", "channels": "data.channels", "fit": "data.fit", "transparency": "data.transparency",
+    "labels": "data.labels", "mirror": "data.mirror", "skip_bad": "data.skip_bad",
+    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
+    "device": "execution.device", "threads": "execution.threads",
+}
+LENGTHS = ("kimg", "epochs", "steps")
+MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening
+
+
+class Recipe(NamedTuple):
+    """A complete config, and what was chosen or changed on the way there, a line each."""
+
+    config: RunConfig
+    reasons: list[str]
+
+
+def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted name: value} from short names (None = not given), an amount of training, and dotted settings.
+
+    Raises ConfigError for a name that is neither, or for more than one amount of training.
+    """
+    given = {name: value for name, value in short.items() if value is not None}
+    lengths = [name for name in LENGTHS if name in given]
+    if len(lengths) > 1:
+        raise ConfigError(f"--{lengths[0]} {given[lengths[0]]} and --{lengths[1]} {given[lengths[1]]} both say how long to "
+                          "train: give one of them.")
+    options: dict[str, Any] = {"length": f"{given.pop(lengths[0])} {lengths[0]}"} if lengths else {}
+    unknown = [name for name in given if name not in SHORT]
+    if unknown:
+        raise ConfigError(f"unknown option '{unknown[0]}': known are {', '.join([*SHORT, *LENGTHS, 'time'])}; "
+                          "any other goes into settings={'train.betas': [0.5, 0.9]}.")
+    return options | {SHORT[name]: value for name, value in given.items()} | dict(settings)
+
+
+def complete(
+    source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any],
+) -> Recipe:
+    """The config of a run on `source`. Later layers win: preset (or what suits the images), `base` (a config file), `options`.
+
+    Raises ConfigError that names every unknown or impossible option.
+    """
+    reasons: list[str] = []
+    if preset is None and not base:
+        preset = "digits-16" if source == "digits" else None
+        layer = load_preset(preset).values if preset else _suited(look, reasons)
+    else:
+        layer = load_preset(preset).values if preset else {}
+    machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
+    given = {"data.source": source} | dict(options)
+    if given.get("execution.device", "auto") == "auto":
+        given["execution.device"] = best_device()
+    if "data.transparency" in given and "data.channels" not in given:
+        given["data.channels"] = 4 if given["data.transparency"] == "keep" else layer.get("data.channels", 3)
+    if given.get("data.channels") == 4 and "data.transparency" not in given:
+        given["data.transparency"] = "keep"
+    config = make_config(machine, layer, base, given)
+    config = _possible_size(config, reasons)
+    check_device(config.execution.device)
+    _hints(config, look, reasons)
+    return Recipe(config, reasons)
+
+
+def _suited(look: Look, reasons: list[str]) -> dict[str, Any]:
+    """The values for images that no preset was asked for: the tutorial's DCGAN at the images' own size and colours."""
+    width, height = look.common_size
+    factor = min(1.0, MOST_AUTO_PX / max(width, height))
+    same = look.min_size == look.max_size
+    shape = (height * factor, width * factor) if same else (min(width, height) * factor,) * 2
+    high, wide = nearest_size(max(6, round(shape[0])), max(6, round(shape[1])))
+    size, grey, sprites = ImageSize(wide, high), look.grey_share == 1, look.transparent_share > 0.5
+    reasons += [
+        f"size {size}: the images are {'all' if same else 'mostly'} {width}x{height}; at most {MOST_AUTO_PX} pixels unless "
+        "you pass --size",
+        f"channels {1 if grey else 3}: " + ("all of the images looked at are grey" if grey else "the images are in colour"),
+        f"fit {'pad' if sprites else 'crop'}: " + ("most images have transparent parts, as sprites do" if sprites
+                                                   else "photographs are cropped to the middle"),
+        "networks and optimizer of pytorch-faces-64, with an averaged generator (half-life 10 kimg): steadier samples",
+        "length 200 kimg: pass --time, --kimg or --epochs for another",
+    ]
+    return load_preset("pytorch-faces-64").values | {
+        "preset": "", "data.size": str(size), "data.channels": 1 if grey else 3, "data.fit": "pad" if sprites else "crop",
+        "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
+        "output.grid_mode": "eval", "output.grid_every": "5 kimg", "output.checkpoint_every": "20 kimg",
+    }
+
+
+def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:
+    wanted = config.data.size
+    if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
+        return config
+    high, wide = nearest_size(max(1, wanted.height), max(1, wanted.width))
+    reasons.append(f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often")
+    return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})
+
+
+def _hints(config: RunConfig, look: Look, reasons: list[str]) -> None:
+    if look.grey_share == 1 and config.data.channels == 3:
+        reasons.append("the images look grey, and will be trained in three channels: --channels 1 is faster")
+    if look.transparent_share and config.data.channels != 4:
+        reasons.append(f"transparent parts are shown on {config.data.transparency}: --transparency keep learns them instead")
+
+
+def usable_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError for a device that this machine or this torch does not have."""
+    import torch
+
+    kind, _, index = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu" or torch.backends.mps.is_available())
+    if int(index or 0) >= count:
+        have = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + (["mps"] if torch.backends.mps.is_available() else [])
+        raise ConfigError(f"--device {device}: not available here. Use one of: {', '.join([*have, 'cpu'])}, or auto.")
+
+
+def config_values(where: str) -> dict[str, Any]:
+    """{dotted name: value} of --config: a YAML file, or a run folder whose options to take. Raises ConfigError."""
+    path = Path(where)
+    file = path / "config.yaml" if path.is_dir() else path
+    try:
+        return from_yaml(file.read_text(encoding="utf-8"), str(file))
+    except OSError as error:
+        raise ConfigError(f"--config {where}: cannot be read ({error.strerror}). Pass a YAML file or a run folder.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {where}: is not text. Pass a YAML file or a run folder.") from error
+
+
+def seconds(text: str | float) -> float:
+    """`90`, `90s`, `10min`, `1.5h` or `1h30min` in seconds. Raises ConfigError."""
+    import re
+
+    match = re.fullmatch(r"\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s?)?\s*", str(text))
+    try:
+        total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    except ValueError:
+        total = 0
+    if total <= 0:
+        raise ConfigError(f"--time {text}: write a time such as 90s, 10min or 1h30min.")
+    return total
+
+
+def table(config: RunConfig) -> list[tuple[str, str, str]]:
+    """Every option as (dotted name, value, meaning), for people to read."""
+    values = flatten(config.model_dump(mode="json"))
+    return [(name, str(values[name]), field.description or "") for name, field in fields()]

@@ -1,0 +1,1 @@
+"""What a run shows: grids, curves, GIF and MP4, the log."""

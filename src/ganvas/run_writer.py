@@ -1,0 +1,139 @@
+"""Writes what a run in training shows and keeps: rows, grids, checkpoints, and at the end curves, GIF and MP4."""
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ganvas import __version__
+from ganvas.checkpoint import write_checkpoint
+from ganvas.config import RunConfig
+from ganvas.data.batches import Schedule
+from ganvas.data.pack import Pack
+from ganvas.errors import RunError
+from ganvas.generator import for_sampling, generator_file, progress_grid
+from ganvas.report.animation import write_gif, write_mp4
+from ganvas.report.curves import plot_curves
+from ganvas.report.grid import Picture, save_png, side_by_side, tile
+from ganvas.report.log import RunLog, read_rows
+from ganvas.run_folder import RunFolder, RunLock
+from ganvas.training.loop import passed
+from ganvas.training.state import TrainState
+
+
+class RunWriter:
+    """Owns the files of one run while it trains. `spent_sec`: training time of earlier sessions."""
+
+    def __init__(
+        self, folder: RunFolder, lock: RunLock, config: RunConfig, state: TrainState, pack: Pack, schedule: Schedule,
+        spent_sec: float,
+    ):
+        self.folder, self.lock, self.config, self.state, self.pack, self.schedule = folder, lock, config, state, pack, schedule
+        self.spent_sec, self.started_at, self.saved_at = spent_sec, time.monotonic(), time.monotonic()
+        self.last_row = (time.monotonic(), state.nimg)
+        self.log = RunLog(folder, state.nimg)
+        self.reals = self._reals_picture()
+        save_png(folder.reals_grid, self.reals)
+
+    @property
+    def elapsed_sec(self) -> float:
+        """Seconds of training, earlier sessions included."""
+        return self.spent_sec + time.monotonic() - self.started_at
+
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes one row of statistics with the clock's fields, and returns it."""
+        now, (then, nimg) = time.monotonic(), self.last_row
+        self.last_row = (now, row["nimg"])
+        row = row | {
+            "time": round(time.time(), 1), "elapsed_sec": round(self.elapsed_sec, 2),
+            "img_per_sec": round((row["nimg"] - nimg) / max(now - then, 1e-9), 2)}
+        self.lock.check()
+        self.log.row(row["nimg"], row)
+        return row
+
+    def grid(self) -> Picture:
+        """Draws the progress picture, writes it as samples/<nimg>.png and samples/latest.png, and returns it (H, W, C)."""
+        self.lock.check()
+        state = self.state
+        averaged = state.G_ema is not None
+        picture = tile(progress_grid(state.shown_generator, self.config, averaged, state.nimg))
+        if self.config.output.grid_reals:
+            picture = side_by_side(picture, self.reals)
+        path = self.folder.grid(state.nimg)
+        save_png(path, picture)
+        shutil.copyfile(path, self.folder.latest_grid.with_suffix(".part"))
+        self.folder.latest_grid.with_suffix(".part").replace(self.folder.latest_grid)
+        self.log.image(state.nimg, picture)
+        return picture
+
+    def checkpoint_due(self) -> bool:
+        """Whether output.checkpoint_minutes have gone by since the last one."""
+        return time.monotonic() - self.saved_at > 60 * self.config.output.checkpoint_minutes
+
+    def checkpoint(self) -> None:
+        """Writes the training state and the generator's own file, then removes checkpoints that need not be kept.
+
+        Raises RunError where the disk refuses; earlier checkpoints are untouched.
+        """
+        self.lock.check()
+        state, nimg = self.state, self.state.nimg
+        averaged = state.G_ema is not None
+        sampler = for_sampling(state.shown_generator, self.config, averaged)
+        meta = {
+            "kind": "training state", **state.progress(), "config": self.config.model_dump(mode="json"),
+            "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec, "ganvas": __version__}
+        try:
+            write_checkpoint(self.folder.generator(nimg), *generator_file(sampler, self.config, nimg, averaged))
+            write_checkpoint(self.folder.checkpoint(nimg), state.tensors(), meta)    # second: its presence says both are whole
+        except OSError as error:
+            raise RunError(f"{self.folder.checkpoint(nimg)}: cannot be written ({error.strerror or error}). The checkpoint "
+                           "before it is kept. Free the disk and run the same command again.") from error
+        self.saved_at = time.monotonic()
+        self._prune()
+
+    def finish(self, tell: Callable[[str], None]) -> None:
+        """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
+        frames = [path for _, path in self.folder.list_grids()]
+        drawings: list[tuple[str, Callable[[], object]]] = [
+            (str(self.folder.curves), lambda: plot_curves(self.folder.curves, read_rows(self.folder.stats))),
+            (str(self.folder.gif), lambda: write_gif(self.folder.gif, frames)),
+            (str(self.folder.mp4), lambda: write_mp4(self.folder.mp4, frames)),
+        ]
+        for path, draw in drawings:
+            try:
+                draw()
+            except (OSError, RunError, ValueError, ImportError) as error:
+                tell(f"{path} could not be made: {error}")
+
+    def close(self) -> None:
+        self.log.close()
+
+    def _reals_picture(self) -> Picture:
+        n = min(self.config.output.grid_n, len(self.pack))
+        spread = np.linspace(0, len(self.pack) - 1, n).round().astype(np.int64)
+        return tile(self.pack.read(spread))
+
+    def _prune(self) -> None:
+        found, output = self.folder.list_checkpoints(), self.config.output
+        for nimg, path in found[: -output.keep_last]:
+            before = self.schedule.nimg_at(max(0, self.schedule.step_at(nimg) - 1))
+            if not passed(self.schedule, before, nimg, output.keep_every):
+                path.unlink(missing_ok=True)
+                self.folder.generator(nimg).unlink(missing_ok=True)
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What must be the same for a resumed run to be bit-exact."""
+    device = config.execution.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": config.execution.threads, "machine": platform.machine(), "system": platform.system(),
+        "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
+        "ganvas": __version__,
+    }
+
+

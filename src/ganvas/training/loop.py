@@ -1,0 +1,118 @@
+"""The training loop: order and cadence. It yields; whoever consumes the ticks draws, writes and decides when to stop."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ganvas.config import Amount, RunConfig
+from ganvas.data.batches import Batches, Images, Schedule
+from ganvas.errors import DivergedError
+from ganvas.losses import LossPair
+from ganvas.ops.augment import augment
+from ganvas.ops.pixels import to_float
+from ganvas.rng import Purpose, latents
+from ganvas.training.ema import update_ema
+from ganvas.training.state import TrainState
+from ganvas.training.steps import train_step, turns_at
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What stands after one step; the state is whole and may be saved while the consumer holds the tick."""
+
+    nimg: int
+    step: int                              # updates so far
+    epoch: float                           # passes over the images so far
+    row: dict[str, Any] | None             # a row of statistics, where one is due
+    grid_due: bool
+    checkpoint_due: bool
+    end: str | None                        # "done", or the reason that should_stop gave
+
+
+def train(
+    state: TrainState, config: RunConfig, images: Images, losses: LossPair,
+    should_stop: Callable[[], str | None] = lambda: None,
+) -> Iterator[Tick]:
+    """Trains `state` up to config.length, a tick for each step; starts at state.nimg, so that resuming is the same call.
+
+    images: what `read(indices)` gives is uint8 (N, C, H, W). should_stop: asked after each step; a reason ends the run.
+    Raises DivergedError, before anything is due, where a statistic or weight is no longer finite.
+    """
+    device, seed, output = torch.device(config.execution.device), config.train.seed, config.output
+    schedule = make_schedule(config, len(images), state)
+    goal = nimg_of(config.length, schedule)
+    batches = Batches(images, schedule, seed).start(state.nimg)
+
+    while state.nimg < goal:
+        # Update the networks whose turn it is.
+        batch = next(batches)
+        reals = to_float(batch.images_u8.to(device, non_blocking=True))                  # (N, C, H, W) in [-1, 1]
+        reals = augment(reals, seed, batch.indices, config.data.rotation_degrees, config.data.mirror)
+        turns = turns_at(config.plan, schedule.step_at(state.nimg))
+        z = draw_z(config, Purpose.Z, batch.indices)                                     # (N, z_dim)
+        needs_more = config.plan.g_fakes == "fresh" and turns == "DG"
+        z_fresh = draw_z(config, Purpose.Z_G, batch.indices) if needs_more else z
+        state.stats.add(train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh))
+        if state.G_ema is not None:
+            update_ema(state.G_ema, state.G, config.train.ema_half_life_kimg, len(reals))
+        before, state.nimg = state.nimg, state.nimg + len(reals)
+
+        # Say what is due.
+        due = partial(passed, schedule, before, state.nimg)
+        end = "done" if state.nimg >= goal else should_stop()
+        log_due = due(output.log_every)
+        checkpoint_due = due(output.checkpoint_every) or due(output.keep_every) or end is not None
+        if log_due or checkpoint_due:
+            check_finite(state, weights_too=checkpoint_due)
+        step, epoch, row = schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None
+        if log_due:
+            row = {"nimg": state.nimg, "epoch": round(epoch, 4), "step": step} | state.stats.means()
+            state.stats.clear()
+        yield Tick(state.nimg, step, epoch, row, due(output.grid_every) or end == "done", checkpoint_due, end)
+        if end:
+            return
+
+
+def draw_z(config: RunConfig, purpose: Purpose, indices: NDArray[np.int64]) -> Tensor:
+    """The latents of these running images, (N, z_dim) float32 on the run's device."""
+    z = latents(config.train.seed, purpose, indices, config.network.z_dim, config.network.z_distribution)
+    return torch.from_numpy(z).to(config.execution.device)
+
+
+def make_schedule(config: RunConfig, num_images: int, state: TrainState) -> Schedule:
+    """Which running image starts which batch. The smallest batch is what the networks' batch norm can normalise."""
+    smallest = max(int(getattr(network, "min_batch", 1)) for network in (state.G, state.D))
+    return Schedule(num_images, config.train.batch, config.plan.tail, smallest)
+
+
+def passed(schedule: Schedule, before: int, now: int, every: Amount | None) -> bool:
+    """Whether a multiple of `every` lies in (before, now], both in images; never, if it is None."""
+    if every is None:
+        return False
+    if every.unit == "steps":
+        return schedule.step_at(now) // int(every.value) > schedule.step_at(before) // int(every.value)
+    images = every.value * (1000 if every.unit == "kimg" else schedule.epoch_images)
+    return math.floor(now / images + 1e-9) > math.floor(before / images + 1e-9)
+
+
+def nimg_of(length: Amount, schedule: Schedule) -> int:
+    """The number of images after which a run of this length is done."""
+    if length.unit == "steps":
+        return schedule.nimg_at(int(length.value))
+    return math.ceil(length.value * (1000 if length.unit == "kimg" else schedule.epoch_images) - 1e-6)
+
+
+def check_finite(state: TrainState, weights_too: bool) -> None:
+    """Raises DivergedError where an open statistic (or a weight) is NaN or infinite; waits for the device."""
+    bad = [name for name, value in state.stats.means().items() if not math.isfinite(value)]
+    if bad or (weights_too and not state.all_finite()):
+        raise DivergedError(
+            f"training diverged: {', '.join(bad) or 'a weight'} is NaN or infinite near image {state.nimg:,}. "
+            "Lower the learning rate (for example --lr 0.0001) and start a new run with --out.")

@@ -1,0 +1,87 @@
+"""Everything a run needs to go on after a restart; no random state, because draws are functions of (seed, nimg)."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganvas.config import RunConfig
+from ganvas.training.stats import OpenStats
+
+
+@dataclass
+class TrainState:
+    """The networks, their optimizers and the progress. Saved and loaded whole."""
+
+    G: nn.Module
+    D: nn.Module
+    G_ema: nn.Module | None                # None where averaging is off
+    G_opt: torch.optim.Adam
+    D_opt: torch.optim.Adam
+    nimg: int = 0                          # real images seen so far
+    stats: OpenStats = field(default_factory=OpenStats)
+
+    @classmethod
+    def create(cls, config: RunConfig, G: nn.Module, D: nn.Module) -> "TrainState":
+        """The state at nimg 0, with `G` and `D` (not copies) moved to the run's device and set to train mode."""
+        device, train = torch.device(config.execution.device), config.train
+        G, D = G.to(device).train(), D.to(device).train()
+        def adam(network: nn.Module) -> torch.optim.Adam:
+            return torch.optim.Adam(
+                network.parameters(), train.lr, train.betas, train.adam_eps, train.weight_decay, foreach=True)
+        averaged = copy.deepcopy(G).requires_grad_(False) if train.ema_half_life_kimg else None
+        return cls(G, D, averaged, adam(G), adam(D))
+
+    @property
+    def shown_generator(self) -> nn.Module:
+        """The generator that pictures and samples come from: the averaged one where there is one."""
+        return self.G_ema if self.G_ema is not None else self.G
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name: `G/…`, `D/…`, `G_ema/…`, `G_opt/exp_avg/<parameter>`, …, `stats/<name>`."""
+        found: dict[str, Tensor] = {}
+        for which, network in self._networks():
+            found |= {f"{which}/{name}": tensor for name, tensor in network.state_dict().items()}
+        for which, network, optimizer in self._optimizers():
+            for name, parameter in network.named_parameters():
+                for slot, value in optimizer.state.get(parameter, {}).items():
+                    found[f"{which}/{slot}/{name}"] = value
+        return found | {f"stats/{name}": total for name, total in self.stats.sums.items()}
+
+    def progress(self) -> dict[str, Any]:
+        """What is not a tensor."""
+        return {"nimg": self.nimg, "stats_counts": self.stats.counts}
+
+    def load(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Takes over what `tensors` and `progress` gave. Raises KeyError or RuntimeError where the networks differ."""
+        for which, network in self._networks():
+            network.load_state_dict(_under(tensors, which))
+        for which, network, optimizer in self._optimizers():
+            slots = _under(tensors, which)
+            optimizer.state.clear()
+            for name, parameter in network.named_parameters():
+                if f"step/{name}" not in slots:        # none before the network's first turn
+                    continue
+                moments = {slot: slots[f"{slot}/{name}"].to(parameter.device, copy=True) for slot in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": slots[f"step/{name}"].clone(), **moments}    # Adam counts on the CPU
+        self.nimg = progress["nimg"]
+        device = next(self.G.parameters()).device
+        self.stats.counts = dict(progress["stats_counts"])
+        self.stats.sums = {name: tensors[f"stats/{name}"].to(device) for name in self.stats.counts}
+
+    def all_finite(self) -> bool:
+        """Whether no weight is NaN or infinite; waits for the device."""
+        weights = [parameter for _, network in self._networks() for parameter in network.parameters()]
+        return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
+
+    def _networks(self) -> list[tuple[str, nn.Module]]:
+        return [("G", self.G), ("D", self.D)] + ([("G_ema", self.G_ema)] if self.G_ema is not None else [])
+
+    def _optimizers(self) -> list[tuple[str, nn.Module, torch.optim.Adam]]:
+        return [("G_opt", self.G, self.G_opt), ("D_opt", self.D, self.D_opt)]
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix + "/"): tensor for name, tensor in tensors.items() if name.startswith(prefix + "/")}

@@ -1,0 +1,105 @@
+"""One turn of D and one turn of G, as the update plan says."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganvas.config import UpdatePlan
+from ganvas.losses import Loss, LossPair, r1_penalty
+from ganvas.training.state import TrainState
+
+Stats = dict[str, Tensor]
+Turns = Literal["DG", "D", "G"]
+
+
+def turns_at(plan: UpdatePlan, step: int) -> Turns:
+    """Whose turn it is in this step, counted from 0 at the start of the run."""
+    if plan.turns == "both":
+        return "DG"
+    return "G" if (step % 2 == 0) == (plan.turns == "alternate_g_first") else "D"
+
+
+def train_step(
+    state: TrainState, plan: UpdatePlan, losses: LossPair, r1_gamma: float,
+    turns: Turns, reals: Tensor, z: Tensor, z_fresh: Tensor,
+) -> Stats:
+    """Updates the networks whose turn it is, D before G. Returns detached scalars for the log.
+
+    reals: (N, C, H, W) in [-1, 1]. z: (N, z_dim), what the step's first fakes are made from; z_fresh: the same, for G's
+    turn after D's, read under plan.g_fakes 'fresh' only.
+    """
+    reuse = turns == "DG" and plan.g_fakes == "reuse"
+    stats: Stats = {}
+    with torch.set_grad_enabled(turns == "G" or reuse):       # under 'reuse' one pass of G serves both turns
+        fakes = state.G(z)
+    if "D" in turns:
+        stats |= discriminator_step(state, plan, losses.d, r1_gamma, reals, fakes.detach())
+    if "G" in turns:
+        if turns == "DG" and not reuse:
+            fakes = state.G(z_fresh if plan.g_fakes == "fresh" else z)
+        stats |= generator_step(state, plan, losses, reals, fakes)
+    return stats
+
+
+def discriminator_step(
+    state: TrainState, plan: UpdatePlan, d_loss: Loss, r1_gamma: float, reals: Tensor, fakes: Tensor,
+) -> Stats:
+    """One update of D on reals and fakes (both (N, C, H, W), no gradient to G), or two: reals, then fakes.
+
+    Reals and fakes go through D apart: with batch norm, each is normalised by its own statistics.
+    """
+    stats: Stats = {}
+    if plan.d_step == "joint":
+        reals = reals.detach().requires_grad_(r1_gamma > 0)
+        real_logits, fake_logits = state.D(reals), state.D(fakes)           # (N,)
+        loss = objective = plan.d_scale * d_loss(real_logits, fake_logits)
+        if r1_gamma:
+            penalty = r1_penalty(real_logits, reals)
+            objective = loss + r1_gamma / 2 * penalty
+            stats["R1"] = penalty.detach() / len(reals)
+        _update(state.D_opt, objective, plan, len(reals))
+    else:
+        nothing = reals.new_empty(0)                                        # the loss's sum over no images is 0
+        real_logits = state.D(reals)
+        real_loss = plan.d_scale * d_loss(real_logits, nothing)
+        _update(state.D_opt, real_loss, plan, len(reals))
+        fake_logits = state.D(fakes)                                        # by the D that has just learnt the reals
+        fake_loss = plan.d_scale * d_loss(nothing, fake_logits)
+        _update(state.D_opt, fake_loss, plan, len(reals))
+        loss = real_loss.detach() + fake_loss.detach()
+    return stats | {
+        "Loss_D": loss.detach() / len(reals),
+        "D(x)": real_logits.detach().sigmoid().mean(),
+        "D(G(z))_before": fake_logits.detach().sigmoid().mean(),
+    }
+
+
+def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor) -> Stats:
+    """One update of G through `fakes` (N, C, H, W), which carry its graph; D's weights get no gradient."""
+    with _without_weight_gradients(state.D):
+        fake_logits = state.D(fakes)                                        # (N,)
+        # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
+        real_logits = state.D(reals) if losses.g_sees_reals else fake_logits.detach()
+        loss = losses.g(real_logits, fake_logits)
+        _update(state.G_opt, loss, plan, len(reals))
+    return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean()}
+
+
+def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) -> None:
+    """One optimizer step on a loss summed over `batch` images."""
+    optimizer.zero_grad(set_to_none=True)
+    (loss / batch if plan.reduction == "mean" else loss).backward()         # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+@contextmanager
+def _without_weight_gradients(network: nn.Module) -> Iterator[None]:
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
