@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ganvas.errors import RunError
@@ -24,7 +24,8 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any
     on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps(meta)
     with whole_file(path) as partial:
-        save_file(on_cpu, partial, {"ganvas_format": str(FORMAT), "meta": text, "sha256": _checksum(on_cpu, text)})
+        # Not safetensors' save_file: it makes a temporary file of its own, which a kill would leave for nobody to remove.
+        partial.write_bytes(save(on_cpu, {"ganvas_format": str(FORMAT), "meta": text, "sha256": _checksum(on_cpu, text)}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
@@ -22,16 +23,16 @@ class Amount(NamedTuple):
     unit: Literal["epochs", "steps", "kimg"]
 
     def __str__(self) -> str:
-        return f"{self.value:.12g} {self.unit}"
+        return f"{self.value!r}".removesuffix(".0") + f" {self.unit}"
 
     @classmethod
     def parse(cls, text: object) -> "Amount":
         """Reads the written form. Raises ValueError, which says how to write one."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(epoch|step|kimg)s?\s*", str(text))
+        match = re.fullmatch(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(epoch|step|kimg)s?\s*", str(text))
         if not match:
             raise ValueError("write an amount of training such as '20 epochs', '500 steps' or '25 kimg'")
         value = float(match[1])
-        if value <= 0 or (match[2] == "step" and value != int(value)):
+        if not 0 < value < math.inf or (match[2] == "step" and value != int(value)):
             raise ValueError("an amount of training must be positive, and steps must be whole")
         units: dict[str, Literal["epochs", "steps", "kimg"]] = {"epoch": "epochs", "step": "steps", "kimg": "kimg"}
         return cls(value, units[match[2]])
@@ -52,13 +53,18 @@ class ImageSize(NamedTuple):
         match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", str(text))
         if not match:
             raise ValueError("write a size in pixels such as '64x48' (width x height), or '64' for a square")
-        return cls(int(match[1]), int(match[2] or match[1]))
+        size = cls(int(match[1]), int(match[2] or match[1]))
+        if min(size) < 1:
+            raise ValueError("both sides must be at least 1 pixel")
+        return size
 
 
 AsText = PlainSerializer(str, return_type=str)
 AmountField = Annotated[Amount, BeforeValidator(Amount.parse), AsText]
 ImageSizeField = Annotated[ImageSize, BeforeValidator(ImageSize.parse), AsText]
 Transparency = Annotated[str, Field(pattern=r"^(white|black|keep|#[0-9a-fA-F]{6})$")]
+
+MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
 
 LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic"]
 GridMode = Literal["train", "eval"]
@@ -67,7 +73,13 @@ GridMode = Literal["train", "eval"]
 class Section(BaseModel):
     """Base of the sections: values never change after the check, and a misspelt option is an error, not a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def _without(self, faults: list[str]) -> Self:
+        """The section itself, where a check found no faults. Raises ValueError that tells all of them."""
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
 
 
 # ---------------------------------------------------------------- the sections
@@ -90,7 +102,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _transparency_needs_four_channels(self) -> "DataConfig":
         if (self.transparency == "keep") != (self.channels == 4):
-            raise ValueError("transparency 'keep' and 4 channels belong together: set both or neither")
+            raise ValueError("data.transparency 'keep' and data.channels 4 belong together: set both or neither")
         return self
 
 
@@ -126,11 +138,17 @@ class NetworkConfig(Section):
 
     @model_validator(mode="after")
     def _switches_agree(self) -> "NetworkConfig":
+        faults = []
         if self.padding == "keras_same" and self.kernel != 5:
-            raise ValueError("padding 'keras_same' is defined for kernel 5")
+            faults.append("network.padding 'keras_same' is defined for network.kernel 5")
         if self.g_stem_norm == "units" and self.g_stem != "linear":
-            raise ValueError("g_stem_norm 'units' needs g_stem 'linear'")
-        return self
+            faults.append("network.g_stem_norm 'units' needs network.g_stem 'linear'")
+        if self.family == "mnist28":
+            unread = [name for name, field in type(self).model_fields.items()
+                      if name not in MNIST28_READS and getattr(self, name) != field.default]
+            faults += [f"network.{name}: network.family 'mnist28' has its layers fixed and does not read it; leave it out"
+                       for name in unread]
+        return self._without(faults)
 
 
 class UpdatePlan(Section):
@@ -165,7 +183,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _betas_below_one(self) -> "TrainConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+            raise ValueError(f"train.betas = {list(self.betas)}: both must lie in [0, 1)")
         return self
 
 
@@ -205,19 +223,31 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "RunConfig":
+        faults = []
         separable = self.train.loss != "relativistic"
         if self.plan.d_step == "real_then_fake" and not (separable and self.train.r1_gamma == 0):
-            raise ValueError("plan.d_step 'real_then_fake' needs a loss without pairing, and train.r1_gamma 0")
+            faults.append("plan.d_step 'real_then_fake' needs a loss without pairing, and train.r1_gamma 0")
         if self.plan.real_label != 1 and self.train.loss not in ("nonsaturating", "minimax"):
-            raise ValueError(f"plan.real_label {self.plan.real_label} has no meaning for train.loss '{self.train.loss}'")
+            faults.append(f"plan.real_label {self.plan.real_label} has no meaning for train.loss '{self.train.loss}'")
         if self.network.family == "mnist28" and self.data.size != (28, 28):
-            raise ValueError(f"network.family 'mnist28' makes 28x28 images, not {self.data.size}: "
-                             "set data.size to 28, or network.family to 'dcgan'")
-        return self
+            faults.append(f"network.family 'mnist28' makes 28x28 images, not {self.data.size}: "
+                          "set data.size to 28, or network.family to 'dcgan'")
+        by_batch = self.output.grid_mode == "train" or not self.network.bn_running
+        if self.network.g_stem_norm == "units" and by_batch and self.output.grid_n < 2:
+            faults.append("output.grid_n 1: network.g_stem_norm 'units' needs at least 2 images for its statistics")
+        return self._without(faults)
 
 
 # ---------------------------------------------------------------- dotted names, files, checks
 
+# Short names, the same on the command line and in Python: `--batch 64`, `train(..., batch=64)`.
+SHORT = {
+    "size": "data.size", "channels": "data.channels", "fit": "data.fit", "transparency": "data.transparency",
+    "labels": "data.labels", "mirror": "data.mirror", "skip_bad": "data.skip_bad",
+    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
+    "device": "execution.device", "threads": "execution.threads",
+}
+LENGTHS = ("kimg", "epochs", "steps")
 MAY_CHANGE = ("preset", "data.source", "data.skip_bad", "length", "output", "execution")   # when a run goes on
 
 
@@ -252,15 +282,17 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     known = [name for name, _ in fields()]
     faults = [_unknown(name, known) for name in merged if name not in known]
     nested: dict[str, Any] = {}
-    for name, value in merged.items():
-        section, _, leaf = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[leaf] = value
-    if not faults:
-        try:
-            return RunConfig.model_validate(nested)
-        except ValidationError as error:
-            faults = [_fault(fault) for fault in error.errors()]
-    raise ConfigError("\n".join(faults))
+    for name in known:
+        if name in merged:
+            section, _, leaf = name.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[leaf] = merged[name]
+    try:
+        config = RunConfig.model_validate(nested)
+    except ValidationError as error:
+        faults += [_fault(fault) for fault in error.errors()]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -272,13 +304,12 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _fault(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    where = ".".join(part for part in fault["loc"] if isinstance(part, str) and not part.startswith("function-"))
     text = str(fault["msg"]).removeprefix("Value error, ")
-    given = fault.get("input")
-    if isinstance(given, Mapping | BaseModel):         # a check over several options: the message names them
+    option = next((field for name, field in fields() if name == where), None)
+    if option is None:                                 # a check over several options: the message names them
         return text
-    allowed = next((field.description for name, field in fields() if name == where), None)
-    return f"{where} = {given!r}: {text}" + (f" ({allowed})" if allowed else "")
+    return f"{where} = {fault['input']!r}: {text} ({option.description})"
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

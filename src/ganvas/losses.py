@@ -103,7 +103,7 @@ def own_pair(d: Loss, g: Loss) -> LossPair:
         if once.ndim or not torch.allclose(twice, 2 * once):
             raise ConfigError(f"loss: {who}'s function must give one number, the sum over the images of the batch "
                               f"(end it with .sum(), not .mean()); 3 images gave {once}, the same 3 twice gave {twice}")
-    return LossPair(d, g, g_sees_reals=not torch.equal(g(real, fake), g(-real, fake)))
+    return LossPair(d, g, g_sees_reals=not torch.equal(g(real, fake), g(real + 1, fake)))
 
 
 def r1_penalty(real_logits: Tensor, reals: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ Nothing below this file knows "auto".
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ganvas.config import (
+    LENGTHS,
+    SHORT,
     ImageSize,
     RunConfig,
     fields,
@@ -21,14 +24,6 @@ from ganvas.errors import ConfigError
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
 
-# Short names, the same on the command line and in Python: `--batch 64`, `train(..., batch=64)`.
-SHORT = {
-    "size": "data.size", "channels": "data.channels", "fit": "data.fit", "transparency": "data.transparency",
-    "labels": "data.labels", "mirror": "data.mirror", "skip_bad": "data.skip_bad",
-    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
-    "device": "execution.device", "threads": "execution.threads",
-}
-LENGTHS = ("kimg", "epochs", "steps")
 MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening
 
 
@@ -64,56 +59,61 @@ def complete(
 
     Raises ConfigError that names every unknown or impossible option.
     """
-    reasons: list[str] = []
-    if preset is None and not base:
-        preset = "digits-16" if source == "digits" else None
-        layer = load_preset(preset).values if preset else _suited(look, reasons)
-    else:
-        layer = load_preset(preset).values if preset else {}
+    preset = preset or str(base.get("preset") or "") or ("digits-16" if source == "digits" else None)
+    layer, why = (load_preset(preset).values, {}) if preset else _suited(look)
     machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
     given = {"data.source": source} | dict(options)
-    if given.get("execution.device", "auto") == "auto":
+    if given.get("execution.device", base.get("execution.device", "auto")) == "auto":
         given["execution.device"] = best_device()
     if "data.transparency" in given and "data.channels" not in given:
-        given["data.channels"] = 4 if given["data.transparency"] == "keep" else layer.get("data.channels", 3)
+        if given["data.transparency"] == "keep":
+            given["data.channels"] = 4
+        elif {**layer, **base}.get("data.channels") == 4:
+            given["data.channels"] = 3
     if given.get("data.channels") == 4 and "data.transparency" not in given:
         given["data.transparency"] = "keep"
     config = make_config(machine, layer, base, given)
+    reasons = [reason for option, reason in why.items() if option not in base and option not in given]
     config = _possible_size(config, reasons)
     check_device(config.execution.device)
     _hints(config, look, reasons)
     return Recipe(config, reasons)
 
 
-def _suited(look: Look, reasons: list[str]) -> dict[str, Any]:
-    """The values for images that no preset was asked for: the tutorial's DCGAN at the images' own size and colours."""
+def _suited(look: Look) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values for images that no preset was asked for, and {option: why it is so}.
+
+    They are the tutorial's DCGAN at the images' own size and colours.
+    """
     width, height = look.common_size
     factor = min(1.0, MOST_AUTO_PX / max(width, height))
     same = look.min_size == look.max_size
     shape = (height * factor, width * factor) if same else (min(width, height) * factor,) * 2
     high, wide = nearest_size(max(6, round(shape[0])), max(6, round(shape[1])))
     size, grey, sprites = ImageSize(wide, high), look.grey_share == 1, look.transparent_share > 0.5
-    reasons += [
-        f"size {size}: the images are {'all' if same else 'mostly'} {width}x{height}; at most {MOST_AUTO_PX} pixels unless "
-        "you pass --size",
-        f"channels {1 if grey else 3}: " + ("all of the images looked at are grey" if grey else "the images are in colour"),
-        f"fit {'pad' if sprites else 'crop'}: " + ("most images have transparent parts, as sprites do" if sprites
-                                                   else "photographs are cropped to the middle"),
-        "networks and optimizer of pytorch-faces-64, with an averaged generator (half-life 10 kimg): steadier samples",
-        "length 200 kimg: pass --time, --kimg or --epochs for another",
-    ]
-    return load_preset("pytorch-faces-64").values | {
+    why = {
+        "data.size": f"size {size}: the images are {'all' if same else 'mostly'} {width}x{height}; at most {MOST_AUTO_PX} pixels "
+                     "unless you pass --size",
+        "data.channels": "channels 1: all of the images looked at are grey" if grey else "channels 3: the images are in colour",
+        "data.fit": "fit pad: most images have transparent parts, as sprites do" if sprites
+                    else "fit crop: photographs are cropped to the middle",
+        "network.family": "networks and optimizer of pytorch-faces-64, with an averaged generator (half-life 10 kimg): "
+                          "steadier samples",
+        "length": "length 200 kimg: pass --time, --kimg or --epochs for another",
+    }
+    values = load_preset("pytorch-faces-64").values | {
         "preset": "", "data.size": str(size), "data.channels": 1 if grey else 3, "data.fit": "pad" if sprites else "crop",
         "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
         "output.grid_mode": "eval", "output.grid_every": "5 kimg", "output.checkpoint_every": "20 kimg",
     }
+    return values, why
 
 
 def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:
     wanted = config.data.size
     if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
         return config
-    high, wide = nearest_size(max(1, wanted.height), max(1, wanted.width))
+    high, wide = nearest_size(wanted.height, wanted.width)
     reasons.append(f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often")
     return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})
 
@@ -164,9 +164,9 @@ def config_values(where: str) -> dict[str, Any]:
 
 def seconds(text: str | float) -> float:
     """`90`, `90s`, `10min`, `1.5h` or `1h30min` in seconds. Raises ConfigError."""
-    import re
-
-    match = re.fullmatch(r"\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s?)?\s*", str(text))
+    written = f"{text}s" if re.fullmatch(r"\s*[\d.]+\s*", str(text)) else str(text)
+    # A unit for every number: `1h30` may mean 30 minutes or 30 seconds.
+    match = re.fullmatch(r"\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?\s*", written)
     try:
         total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     except ValueError:

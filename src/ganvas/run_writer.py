@@ -16,7 +16,6 @@ from ganvas.data.batches import Schedule
 from ganvas.data.pack import Pack
 from ganvas.errors import RunError
 from ganvas.generator import for_sampling, generator_file, progress_grid
-from ganvas.report.animation import write_gif, write_mp4
 from ganvas.report.curves import plot_curves
 from ganvas.report.grid import Picture, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
@@ -97,6 +96,8 @@ class RunWriter:
 
     def finish(self, tell: Callable[[str], None]) -> None:
         """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
+        from ganvas.report.animation import write_gif, write_mp4     # brings the video encoder
+
         frames = [path for _, path in self.folder.list_grids()]
         drawings: list[tuple[str, Callable[[], object]]] = [
             (str(self.folder.curves), lambda: plot_curves(self.folder.curves, read_rows(self.folder.stats))),

@@ -4,8 +4,7 @@ from typing import Any
 
 import typer
 
-from ganvas.config import describe
-from ganvas.recipe import SHORT
+from ganvas.config import SHORT, describe
 
 
 def config_option(name: str, **extra: Any) -> Any:
@@ -13,5 +12,5 @@ def config_option(name: str, **extra: Any) -> Any:
     return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]), **extra)
 
 
-RUN = typer.Argument(None, help="run folder; the newest one in runs/ if left out", show_default=False)
+RUN = typer.Argument(help="run folder; the newest one in runs/ if left out", show_default=False)
 CHECKPOINT = typer.Option("--checkpoint", help="last, or a checkpoint's number of images")

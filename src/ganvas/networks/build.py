@@ -18,7 +18,7 @@ def build_networks(network: NetworkConfig, data: DataConfig, seed: int) -> tuple
     """
     size, channels = (data.size.height, data.size.width), data.channels
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)      # not torch.manual_seed, which would seed a user's GPU too
         if network.family == "mnist28":
             G: nn.Module = mnist28.Generator(channels, network.z_dim, network.g_channels)
             D: nn.Module = mnist28.Discriminator(channels, network.d_channels, network.d_slope)

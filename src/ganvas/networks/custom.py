@@ -30,8 +30,12 @@ def own_networks(generator: Network, discriminator: Network, config: RunConfig) 
     if tuple(images.shape) != wanted:
         raise ConfigError(f"generator {type(G).__name__}: makes {tuple(images.shape)} from 2 z, not {wanted}. "
                           "Set size= and channels= to what it makes.")
-    with torch.no_grad():
-        logits = D.eval()(images)
+    try:
+        with torch.no_grad():
+            logits = D.eval()(images)
+    except RuntimeError as error:
+        raise ConfigError(f"discriminator {type(D).__name__}: cannot take images of shape (N, {', '.join(map(str, wanted[1:]))}) "
+                          f"({error}). Set size= and channels= to what both networks are made for.") from error
     if logits.numel() != 2:
         raise ConfigError(f"discriminator {type(D).__name__}: gives {tuple(logits.shape)} for 2 images, not a logit for each.")
     return G, D

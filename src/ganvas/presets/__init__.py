@@ -30,7 +30,7 @@ def load_preset(name: str) -> Preset:
     """The preset of this name. Raises ConfigError that lists the known ones."""
     names = preset_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        near = [known for known in names if name and known.startswith(name)] or difflib.get_close_matches(name, names, 1, 0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ConfigError(f"unknown preset '{name}': {hint}Known presets: {', '.join(names)}.")
     text = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")

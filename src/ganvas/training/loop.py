@@ -67,15 +67,15 @@ def train(
         # Say what is due.
         due = partial(passed, schedule, before, state.nimg)
         end = "done" if state.nimg >= goal else should_stop()
-        log_due = due(output.log_every)
+        log_due, grid_due = due(output.log_every), due(output.grid_every) or end == "done"
         checkpoint_due = due(output.checkpoint_every) or due(output.keep_every) or end is not None
-        if log_due or checkpoint_due:
-            check_finite(state, weights_too=checkpoint_due)
+        if log_due or grid_due or checkpoint_due:
+            check_finite(state, weights_too=grid_due or checkpoint_due)
         step, epoch, row = schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None
         if log_due:
             row = {"nimg": state.nimg, "epoch": round(epoch, 4), "step": step} | state.stats.means()
             state.stats.clear()
-        yield Tick(state.nimg, step, epoch, row, due(output.grid_every) or end == "done", checkpoint_due, end)
+        yield Tick(state.nimg, step, epoch, row, grid_due, checkpoint_due, end)
         if end:
             return
 

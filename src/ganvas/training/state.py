@@ -69,7 +69,7 @@ class TrainState:
         self.nimg = progress["nimg"]
         device = next(self.G.parameters()).device
         self.stats.counts = dict(progress["stats_counts"])
-        self.stats.sums = {name: tensors[f"stats/{name}"].to(device) for name in self.stats.counts}
+        self.stats.sums = {name: tensors[f"stats/{name}"].to(device, copy=True) for name in self.stats.counts}
 
     def all_finite(self) -> bool:
         """Whether no weight is NaN or infinite; waits for the device."""

@@ -98,8 +98,11 @@ def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) ->
 
 @contextmanager
 def _without_weight_gradients(network: nn.Module) -> Iterator[None]:
-    network.requires_grad_(False)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]      # a user's D may freeze some
+    for parameter in learning:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)

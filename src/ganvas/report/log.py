@@ -1,0 +1,65 @@
+"""The run's statistics: one JSON line for each row in stats.jsonl, and the same scalars for TensorBoard."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ganvas.files import write_whole
+from ganvas.report.grid import Picture
+from ganvas.run_folder import RunFolder
+
+CLOCK_FIELDS = ("time", "elapsed_sec", "img_per_sec")     # what two equal runs need not share
+_PROGRESS = ("nimg", "step", *CLOCK_FIELDS)               # not drawn as curves
+
+
+class RunLog:
+    """Appends rows to a run's log. Opening it cuts the log back to `start_nimg`, the checkpoint that the run goes on from."""
+
+    def __init__(self, folder: RunFolder, start_nimg: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        cut_back(folder, start_nimg)
+        self._rows = folder.stats.open("a", encoding="utf-8", newline="\n")
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=start_nimg + 1 if start_nimg else None)
+
+    def row(self, nimg: int, row: dict[str, Any]) -> None:
+        """Writes one row at once; NaN and infinity become null, which every JSON reader takes."""
+        valid = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        self._rows.write(json.dumps(valid) + "\n")
+        self._rows.flush()
+        for name, value in valid.items():
+            if name not in _PROGRESS and value is not None:
+                self._board.add_scalar(name, value, nimg)
+
+    def image(self, nimg: int, picture: Picture) -> None:
+        """Shows a progress grid (H, W, C) in TensorBoard."""
+        self._board.add_image("samples", picture[..., :3] if picture.shape[2] == 4 else picture, nimg, dataformats="HWC")
+
+    def close(self) -> None:
+        self._rows.close()
+        self._board.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a stats.jsonl, oldest first; none where there is no file. A torn last line is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:                    # the process was killed while it wrote this line
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def cut_back(folder: RunFolder, nimg: int) -> None:
+    """Removes rows and grids later than `nimg`: training will make them again."""
+    rows = read_rows(folder.stats)
+    write_whole(folder.stats, "".join(json.dumps(row) + "\n" for row in rows if row["nimg"] <= nimg))
+    for grid_nimg, path in folder.list_grids():
+        if grid_nimg > nimg:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,19 @@
+"""Small generated inputs for tests."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def image_folder(path: Path, n: int = 20, size: int = 24, seed: int = 0) -> Path:
+    """A folder of `n` small colourful PNGs: a disc of one colour on another."""
+    path.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    for i in range(n):
+        centre, radius = rng.uniform(size / 3, 2 * size / 3, 2), rng.uniform(size / 6, size / 3)
+        inside = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
+        pixels = np.where(inside[..., None], rng.integers(0, 256, 3), rng.integers(0, 256, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path / f"{i:03d}.png")
+    return path

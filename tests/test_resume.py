@@ -1,0 +1,76 @@
+"""A run that was killed and started again is, bit for bit, the run that was not."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ganvas
+from ganvas import app
+from ganvas.checkpoint import read_checkpoint
+from ganvas.presets import preset_names
+from ganvas.report.log import CLOCK_FIELDS, read_rows
+from ganvas.run_folder import RunFolder
+from makers import image_folder
+
+STEPS = 12
+NARROW = {"network.g_channels": 4, "network.d_channels": 4, "output.log_every": "2 steps", "output.grid_every": "5 steps",
+          "output.checkpoint_every": "5 steps", "output.grid_n": 4}
+KILLED = """
+import os, signal, sys
+import ganvas
+from ganvas import app
+from test_resume import run_options
+for tick in ganvas.iterate(**run_options(*sys.argv[1:])):
+    if tick.stats and tick.step == 8:                    # a row later than the checkpoint of step 5
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Quiet(app.Watcher):
+    def __init__(self):
+        self.lines = []
+
+    def tell(self, text):
+        self.lines.append(text)
+
+
+def run_options(source, preset, out, **more):
+    size = "28" if preset == "coursera-mnist-28" else "16"
+    return {"source": source, "preset": preset, "out": out, "batch": 8, "size": size, "steps": STEPS, "threads": 1,
+            "device": "cpu", "settings": NARROW, "watch": Quiet(), **more}
+
+
+def rows(run: Path):
+    return [{name: value for name, value in row.items() if name not in CLOCK_FIELDS} for row in read_rows(RunFolder(run).stats)]
+
+
+def last_state(run: Path):
+    tensors, meta = read_checkpoint(RunFolder(run).list_checkpoints()[-1][1])
+    return tensors, meta["nimg"]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_killed_and_started_again_equals_an_unbroken_run(preset, tmp_path):
+    source = str(image_folder(tmp_path / "images"))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, source, preset, str(tmp_path / "killed")], cwd=Path(__file__).parent, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = rows(tmp_path / "killed")
+    again = run_options(source, preset, tmp_path / "killed")
+    ganvas.train(**again)
+    assert any("goes on from" in line and "(bit-exact)" in line for line in again["watch"].lines)
+
+    ganvas.train(**run_options(source, preset, tmp_path / "straight"))
+    expected, nimg = last_state(tmp_path / "straight")
+    found, found_nimg = last_state(tmp_path / "killed")
+    assert found_nimg == nimg
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    assert rows(tmp_path / "killed") == rows(tmp_path / "straight")
+    assert len(before) == 4                       # steps 2, 4, 6 and 8; the last two were written again
+    assert len(rows(tmp_path / "straight")) == STEPS // 2
