@@ -40,7 +40,8 @@ def test_amounts_are_read_as_people_write_them(text, value, unit):
 
 
 @pytest.mark.parametrize("text", [
-    "20", "epochs", "-1 epochs", "0 steps", "1.5 steps", "20 minutes", "nan kimg", "inf kimg", "1e999 steps", "", None, "1 2 kimg"])
+    "20", "epochs", "-1 epochs", "0 steps", "1.5 steps", "20 minutes", "nan kimg", "inf kimg", "1e999 steps", "", None,
+    "1 2 kimg"])
 def test_what_is_no_amount_is_refused_with_a_way_to_write_one(text):
     with pytest.raises(ValueError, match="amount of training"):
         Amount.parse(text)
@@ -52,10 +53,12 @@ def test_an_amount_is_read_back_as_it_was_written(value, unit):
 
 
 def test_amounts_are_written_without_an_empty_fraction():
-    assert [str(Amount.parse(text)) for text in ("20 epochs", "10000 steps", "2.50 kimg")] == ["20 epochs", "10000 steps", "2.5 kimg"]
+    written = [str(Amount.parse(text)) for text in ("20 epochs", "10000 steps", "2.50 kimg")]
+    assert written == ["20 epochs", "10000 steps", "2.5 kimg"]
 
 
-@pytest.mark.parametrize(("text", "width", "height"), [("64", 64, 64), (64, 64, 64), ("64x48", 64, 48), ("96 X 32", 96, 32), ("8×16", 8, 16)])
+@pytest.mark.parametrize(("text", "width", "height"), [
+    ("64", 64, 64), (64, 64, 64), ("64x48", 64, 48), ("96 X 32", 96, 32), ("8×16", 8, 16)])
 def test_sizes_are_width_then_height(text, width, height):
     size = ImageSize.parse(text)
     assert (size.width, size.height) == (width, height)
@@ -138,15 +141,12 @@ def test_checks_over_several_options_tell_all_their_faults():
     assert [name for name in ("plan.d_step", "plan.real_label", "network.family") if name not in text] == []
 
 
-def test_every_option_has_a_meaning_and_a_range_or_choices_that_include_its_default():
-    for name, field in fields():
-        assert field.description, name
-        assert make_config({name: RunConfig.model_fields[name].default if "." not in name else _default(name)}), name
+def test_every_default_passes_its_own_check():
+    assert make_config(flatten(RunConfig().model_dump(mode="json"))) == RunConfig()
 
 
-def _default(name: str) -> object:
-    section, _, leaf = name.partition(".")
-    return getattr(getattr(RunConfig(), section), leaf)
+def test_every_option_says_what_it_means():
+    assert [name for name, _ in fields() if not describe(name)] == []
 
 
 def test_the_short_names_stand_for_options():
@@ -183,8 +183,9 @@ def test_dotted_and_nested_names_mean_the_same_in_a_file():
 
 
 @pytest.mark.parametrize(("text", "name", "value"), [
-    ("train.lr=1e-4", "train.lr", 1e-4), ("train.batch=64", "train.batch", 64), ("train.betas=[0.5, 0.9]", "train.betas", [0.5, 0.9]),
-    ("data.mirror=true", "data.mirror", True), ("length=20 epochs", "length", "20 epochs"), ("data.size = 64x48", "data.size", "64x48"),
+    ("train.lr=1e-4", "train.lr", 1e-4), ("train.batch=64", "train.batch", 64),
+    ("train.betas=[0.5, 0.9]", "train.betas", [0.5, 0.9]), ("data.mirror=true", "data.mirror", True),
+    ("length=20 epochs", "length", "20 epochs"), ("data.size = 64x48", "data.size", "64x48"),
     ("output.keep_every=null", "output.keep_every", None), ("data.source=a=b", "data.source", "a=b")])
 def test_a_setting_is_read_as_a_file_would_be(text, name, value):
     assert parse_setting(text) == (name, value)

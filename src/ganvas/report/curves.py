@@ -16,8 +16,8 @@ CURVES = (                         # panel, name in the row, label, colour
     (0, "Loss_D", "Loss_D", "#1f77b4"),
     (0, "Loss_G", "Loss_G", "#d62728"),
     (1, "D(x)", "D(x)", "#1f77b4"),
-    (1, "D(G(z))_before", "D(G(z)) before D's update", "#ff9f6e"),
-    (1, "D(G(z))_after", "D(G(z)) after", "#d62728"),
+    (1, "D(G(z))_after", "D(G(z)) after D's update", "#d62728"),
+    (1, "D(G(z))_before", "D(G(z)) before", "#ff9f6e"),
 )
 
 

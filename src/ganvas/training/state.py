@@ -30,7 +30,7 @@ class TrainState:
         G, D = G.to(device).train(), D.to(device).train()
         def adam(network: nn.Module) -> torch.optim.Adam:
             return torch.optim.Adam(
-                network.parameters(), train.lr, train.betas, train.adam_eps, train.weight_decay, foreach=True)
+                network.parameters(), train.lr, train.betas, train.adam_eps, train.weight_decay, fused=True)
         averaged = copy.deepcopy(G).requires_grad_(False) if train.ema_half_life_kimg else None
         return cls(G, D, averaged, adam(G), adam(D))
 

@@ -14,7 +14,7 @@ class OpenStats:
     def add(self, stats: dict[str, Tensor]) -> None:
         """Adds one step's scalars; stays on the device, so that the host need not wait for it."""
         for name, value in stats.items():
-            wide = value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64)
+            wide = value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64, copy=True)
             self.sums[name] = self.sums[name] + wide if name in self.sums else wide
             self.counts[name] = self.counts.get(name, 0) + 1
 
