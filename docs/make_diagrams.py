@@ -6,6 +6,7 @@ A diagram shows what the modules themselves report, so it cannot differ from the
 committed files are what this makes.
 """
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -51,8 +52,9 @@ def networks_of(preset: str) -> tuple[RunConfig, nn.Module, nn.Module]:
 def chains_of(preset: str) -> list[Chain]:
     """G and D of a preset, read from the modules while two examples run through them."""
     config, G, D = networks_of(preset)
-    examples = torch.zeros(2, config.network.z_dim), torch.zeros(2, config.data.channels, config.data.size.height, config.data.size.width)
-    return [_chain(*parts) for parts in zip(("Generator", "Discriminator"), (G, D), examples, strict=True)]
+    width, height = config.data.size
+    images = torch.zeros(2, config.data.channels, height, width)
+    return [_chain("Generator", G, torch.zeros(2, config.network.z_dim)), _chain("Discriminator", D, images)]
 
 
 def _chain(title: str, network: nn.Module, example: Tensor) -> Chain:
@@ -91,7 +93,7 @@ def _lines(row: LayerRow) -> list[str]:
 
 # ---------------------------------------------------------------- from stages to a picture
 
-COLUMN, MIDDLE, BLOCKS_HEIGHT, LINE = 152, 76, 140, 15       # pixels
+COLUMN, MIDDLE, BLOCKS_HEIGHT, LINE = 160, 76, 140, 15       # pixels
 STYLE = """
   svg { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
   .card { fill: #ffffff; stroke: #d0d7de; }
@@ -149,7 +151,7 @@ def _draw(chain: Chain) -> tuple[str, int]:
         parts.append(f'<text class="shape" x="{x}" y="{below}">{_shape_text(stage, i == len(columns) - 1)}</text>')
         parts += [f'<text class="layer" x="{x}" y="{below + LINE * (n + 1)}">{escape(text)}</text>'
                   for n, text in enumerate(stage.layers)]
-    for (_, start), (end, _) in zip(edges, edges[1:], strict=False):
+    for (_, start), (end, _) in itertools.pairwise(edges):
         y, tip = MIDDLE + 24, end - 5
         parts.append(f'<path class="arrow" d="M{start + 5:.1f} {y} H{tip:.1f} m-5 -4 l5 4 l-5 4"/>')
     return "\n".join(parts), 24 + MIDDLE + BLOCKS_HEIGHT // 2 + LINE * max(len(stage.layers) for stage in columns) + 14
@@ -194,7 +196,7 @@ def table() -> str:
     """The table of all presets, in Markdown."""
     lines = ["| preset | images | z | loss | one step | Adam: lr, β₁, β₂ | batch | length | parameters of G, D |",
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for preset in preset_names():
+    for preset in sorted(preset_names(), key=lambda name: (name == "digits-16", name)):        # the classics first
         config, G, D = networks_of(preset)
         data, network, plan, train = config.data, config.network, config.plan, config.train
         order = TURNS.get(plan.turns) or f"{D_STEP[plan.d_step]}, then {G_FAKES[plan.g_fakes]}"

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import shutil
 import signal
 import tempfile
 import threading
@@ -21,10 +22,12 @@ from ganvas import __version__
 from ganvas.checkpoint import read_newest
 from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
 from ganvas.config import from_yaml as values_from
+from ganvas.data.batches import Schedule
 from ganvas.data.decode import Layout, look, open_image, to_pixels
 from ganvas.data.pack import Pack, build_pack, plan_pack
-from ganvas.data.sources import Source, open_source
-from ganvas.errors import ConfigError, DataError, RunError
+from ganvas.data.source_files import FolderSource
+from ganvas.data.sources import Source, UnreadableError, open_source
+from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import whole_file, write_whole
 from ganvas.generator import ImageGenerator, load, load_discriminator
 from ganvas.losses import Loss, loss_pair, own_pair
@@ -42,7 +45,12 @@ from ganvas.training.state import TrainState
 Network = nn.Module | Callable[[], nn.Module]
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
-MEASURE_SEC = 4.0
+MEASURE_SEC = 4.0              # at most; a tenth of a short --time
+FEW_IMAGES = 100               # below, the user is told what to expect
+
+
+class _StoppedError(Exception):
+    """SIGINT or SIGTERM came while images were decoded, so there is nothing to keep; its text is the signal's name."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +136,11 @@ class _Job:
         self.began_at = clock.monotonic()
         self.watch, self.should_stop, self.dry_run = watch or Watcher(), should_stop, dry_run
         base = config_values(str(config)) if config is not None else {}
-        where = base.get("data.source", "digits") if source is None else source
         options = options_from(short, settings or {})
-        self.budget_sec = seconds(time) if time is not None and not dry_run else None
+        if "data.source" in options:
+            raise ConfigError(f"data.source {options['data.source']}: name the images as SOURCE, the first argument.")
+        where = base.get("data.source", "digits") if source is None else source
+        self.budget_sec, self.spent_sec = seconds(time) if time is not None else None, 0.0
         if time is not None and "length" in options:
             raise ConfigError(f"--time {time} and {options['length']} both say how long to train: give one of them.")
         if (generator is None) != (discriminator is None):
@@ -151,17 +161,24 @@ class _Job:
         else:
             self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
         self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
+        self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
         if self.dry_run:
             with tempfile.TemporaryDirectory(prefix="ganvas-dry-run-") as folder:
-                self.folder = RunFolder(Path(folder))
+                self.folder, self.budget_sec = RunFolder(Path(folder)), None
                 self.config = self.config.model_copy(update={"length": Amount(2, "steps")})
                 yield from self._locked()
             self.watch.tell("Dry run: two steps, a grid and a checkpoint went well; nothing is kept.")
-        else:
-            RunFolder.create(self.folder.path)
+            return
+        missing = [part for part in (self.folder.path, *self.folder.path.parents) if not part.exists()]
+        try:
             yield from self._locked()
+        finally:
+            # Where nothing was trained, nothing stays; rmdir leaves alone what is not empty.
+            with contextlib.suppress(OSError):
+                for part in [self.folder.samples, self.folder.checkpoints, *missing] if missing else []:
+                    part.rmdir()
 
     def _locked(self) -> Iterator[Tick]:
         RunFolder.create(self.folder.path)
@@ -169,17 +186,33 @@ class _Job:
             if lock.recovered:
                 self.watch.tell(lock.recovered)
             self._check_same_run()
-            pack = self._pack()
+            try:
+                pack = self._pack()
+            except _StoppedError as signal_name:
+                yield Tick(0, 0, 0.0, None, None, str(signal_name))
+                return
             try:
                 yield from self._train(lock, pack)
             finally:
                 pack.close()
 
+    def _check_outside_source(self) -> None:
+        """Raises ConfigError where the run's pictures would lie among the images, and be taken for some next time."""
+        if isinstance(self.source, FolderSource):
+            images = Path(self.source.where).expanduser().resolve()
+            if self.folder.path.resolve().is_relative_to(images):
+                raise ConfigError(f"{self.folder.path}: lies in {self.source.where}, so the run's pictures would be taken for "
+                                  "images to train on. Pass a folder outside of it as --out.")
+
     def _check_same_run(self) -> None:
-        """Raises RunError where the folder holds a run with other options."""
-        if not self.folder.config.is_file():
+        """Raises RunError where the folder holds a run with other options; a start without a checkpoint binds nobody."""
+        if not self.folder.config.is_file() or not self.folder.list_checkpoints():
             return
-        old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
+        try:
+            old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.folder.config}: cannot be read ({error}). Mend it, or pass --out {self.folder.path}-2 "
+                           "for a new run.") from error
         changed = differences(old, self.config)
         if changed:
             path = self.folder.path
@@ -192,9 +225,15 @@ class _Job:
                         transparency=data.transparency)
         plan = plan_pack(self.source, layout)
         if not plan.cached:
-            self.watch.tell(f"decoding {len(self.source):,} images once, "
-                            f"to {plan.bytes_needed / 1e6:,.1f} MB in {plan.path.parent}")
-        pack = build_pack(self.source, layout, skip_bad=data.skip_bad, progress=self.watch.packing)
+            self.watch.tell(f"decoding {_images(len(self.source))}, once: {max(plan.bytes_needed / 1e6, 0.1):,.1f} MB are kept in "
+                            f"{plan.path.parent}")
+
+        def decoded(done: int, total: int) -> None:
+            if reason := self.should_stop():
+                raise _StoppedError(reason)
+            self.watch.packing(done, total)
+
+        pack = build_pack(self.source, layout, skip_bad=data.skip_bad, progress=decoded)
         for name, reason in pack.skipped:
             self.watch.tell(f"left out: {name}: {reason}")
         return pack
@@ -202,21 +241,27 @@ class _Job:
     def _train(self, lock: RunLock, pack: Pack) -> Iterator[Tick]:
         config, watch = self.config, self.watch
         torch.set_num_threads(config.execution.threads)
-        watch.tell(self._summary(pack))
+        watch.tell(f"{self.source.where}: {_images(len(pack))} as {config.data.size}, {pack.channels} channel"
+                   + ("s" if pack.channels > 1 else ""))
+        summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
-        spent_sec = self._resume(state, pack)
+        self.spent_sec = self._resume(state, pack)
         schedule = loop.make_schedule(config, len(pack), state)
-        config = self.config = self._with_length(config, state, pack, spent_sec)
+        if state.nimg == 0:
+            if len(pack) < FEW_IMAGES:
+                watch.tell(f"  only {_images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")
+            watch.tell(summary)
+            shutil.rmtree(self.folder.tensorboard, ignore_errors=True)     # of a start that reached no checkpoint
+        config = self.config = self._with_length(config, state, pack)
         goal = loop.nimg_of(config.length, schedule)
         if state.nimg >= goal:
-            watch.tell(f"{self.folder.path}: done, {state.nimg / 1000:,.1f} kimg = {schedule.epoch_at(state.nimg):,.1f} "
-                       "epochs. A larger --time, --kimg, --epochs or --steps continues.")
+            watch.tell(self._done(state, schedule))
             yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
             return
 
         self._note_execution(pack)
         write_whole(self.folder.config, to_yaml(config))
-        writer = RunWriter(self.folder, lock, config, state, pack, schedule, spent_sec)
+        writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)
         end, finished = None, False
         try:
             if state.nimg == 0:
@@ -233,9 +278,18 @@ class _Job:
                 end = tick.end
                 if row or grid is not None or end:
                     finished = end is not None
+                    if end == "time":                          # the clock's choice too is made once and written down
+                        self.config = config.model_copy(update={"length": Amount(tick.nimg / 1000, "kimg")})
+                        self._note_execution(pack)
+                        write_whole(self.folder.config, to_yaml(self.config))
                     if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
                         writer.finish(watch.tell)
+                    if end in ("done", "time"):
+                        watch.tell(self._done(state, schedule))
                     yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
+        except DivergedError as error:
+            kept = self.folder.list_checkpoints()
+            raise DivergedError(str(error) + (f" The checkpoint at {seen(kept[-1][0])} is kept." if kept else "")) from error
         except GeneratorExit:                                  # the caller left its loop between two steps
             if not finished and state.nimg:
                 loop.check_finite(state, weights_too=True)
@@ -244,14 +298,16 @@ class _Job:
         finally:
             writer.close()
 
+    def _done(self, state: TrainState, schedule: Schedule) -> str:
+        return (f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. "
+                "A larger --time, --kimg, --epochs or --steps continues.")
+
     def _summary(self, pack: Pack) -> str:
         config = self.config
         G, D = self.networks
         z = torch.zeros(2, config.network.z_dim)
         images = torch.zeros(2, pack.channels, *pack.image_size)
         return "\n".join([
-            f"{self.source.where}: {len(pack):,} images as {config.data.size}, {pack.channels} channel"
-            + ("s" if pack.channels > 1 else ""),
             as_text("Generator", tuple(z.shape[1:]), summarise(G, z)),
             as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
         ])
@@ -273,7 +329,7 @@ class _Job:
             raise RunError(f"{self.folder.path}: its checkpoint does not fit these networks ({error}).") from error
         changed = self._changed_environment()
         exact = f"not bit-exact: {changed}" if changed else "bit-exact"
-        self.watch.tell(f"{self.folder.path}: goes on from {state.nimg / 1000:,.1f} kimg ({exact})")
+        self.watch.tell(f"{self.folder.path}: goes on from {seen(state.nimg)} ({exact})")
         return float(meta["elapsed_sec"])
 
     def _changed_environment(self) -> str:
@@ -293,35 +349,53 @@ class _Job:
             content |= {"time_sec": self.budget_sec, "length": str(self.config.length)}
         write_whole(self.folder.execution, json.dumps(content, indent=2))
 
-    def _with_length(self, config: RunConfig, state: TrainState, pack: Pack, spent_sec: float) -> RunConfig:
+    def _with_length(self, config: RunConfig, state: TrainState, pack: Pack) -> RunConfig:
         """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
         if self.budget_sec is None:
             return config
         noted = self._execution()
         if noted.get("time_sec") == self.budget_sec and "length" in noted:
             return config.model_copy(update={"length": Amount.parse(noted["length"])})
-        left_sec = self.budget_sec * TIME_SHARE - spent_sec - (clock.monotonic() - self.began_at) - MEASURE_SEC
-        speed = self._measure(config, pack) if left_sec > 0 else 0.0
-        nimg = max(state.nimg, state.nimg + int(speed * left_sec))
-        self.watch.tell(f"{speed:,.0f} images a second: --time makes {nimg / 1000:,.1f} kimg")
+        nimg, measure_sec = state.nimg, min(MEASURE_SEC, self.budget_sec / 10)
+        left_sec = self.budget_sec * TIME_SHARE - self._elapsed_sec() - measure_sec
+        if left_sec > 0:
+            speed = self._measure(config, pack, measure_sec)
+            nimg += int(speed * left_sec)
+            self.watch.tell(f"{speed:,.0f} images a second: --time makes {seen(nimg)}")
         return config.model_copy(update={"length": Amount(max(nimg, 1) / 1000, "kimg")})
 
-    def _measure(self, config: RunConfig, pack: Pack) -> float:
+    def _elapsed_sec(self) -> float:
+        """Seconds of earlier sessions in training, and of all of this one."""
+        return self.spent_sec + clock.monotonic() - self.began_at
+
+    def _measure(self, config: RunConfig, pack: Pack, measure_sec: float) -> float:
         """Images a second of the training loop, on a throwaway copy of the state."""
         state = TrainState.create(config, *copy.deepcopy(self.networks))
         ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), pack, self.losses)
         for _ in range(2):                                  # the first steps warm up
             next(ticks)
         started_at, nimg = clock.monotonic(), state.nimg
-        while clock.monotonic() - started_at < MEASURE_SEC:
+        while clock.monotonic() - started_at < measure_sec:
             next(ticks)
         ticks.close()                                       # type: ignore[attr-defined]
         return (state.nimg - nimg) / (clock.monotonic() - started_at)
 
     def _stop_reason(self) -> str | None:
-        if self.budget_sec is not None and clock.monotonic() - self.began_at > self.budget_sec:
+        if self.budget_sec is not None and self._elapsed_sec() > self.budget_sec:
             return "time"
-        return self.should_stop()
+        reason = self.should_stop()
+        if reason:
+            self.watch.tell(f"{reason}: writing a checkpoint; a second one stops at once")
+        return reason
+
+
+def seen(nimg: int) -> str:
+    """How many images that are, for people: `850 images`, `12.3 kimg`."""
+    return f"{nimg / 1000:,.1f} kimg" if nimg >= 1000 else _images(nimg)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" + ("" if count == 1 else "s")
 
 
 @contextlib.contextmanager
@@ -363,14 +437,17 @@ def score(
     named: list[tuple[str, NDArray[np.uint8]]] = []
     for where in images:
         path = Path(where)
-        if path.is_file() and path.suffix.lower() not in (".zip", ".npz", ".npy", ".gz"):
-            named.append((str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)))
-        else:
-            source = open_source(where)
-            for i in range(len(source)):
-                item = source.load(i)
-                picture = open_image(item, source.item_name(i)) if isinstance(item, bytes) else item
-                named.append((source.item_name(i), to_pixels(picture, layout)))
+        try:
+            if path.is_file() and path.suffix.lower() not in (".zip", ".npz", ".npy", ".gz"):
+                named.append((str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)))
+            else:
+                source = open_source(where)
+                for i in range(len(source)):
+                    item = source.load(i)
+                    picture = open_image(item, source.item_name(i)) if isinstance(item, bytes) else item
+                    named.append((source.item_name(i), to_pixels(picture, layout)))
+        except UnreadableError as error:                       # its own text offers an option of training
+            raise DataError(f"{error.item}: cannot be read as an image ({error.reason}). Leave it out.") from error
     if not named:
         raise DataError("no images to score: name image files or a folder of them.")
     with torch.no_grad():

@@ -24,6 +24,7 @@ from ganvas.errors import ConfigError
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
 
+MOST_ROUNDING = 1.25         # of a side; beyond, a size is refused rather than rounded
 MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening
 
 
@@ -114,6 +115,9 @@ def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:
     if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
         return config
     high, wide = nearest_size(wanted.height, wanted.width)
+    if max(high / wanted.height, wanted.height / high, wide / wanted.width, wanted.width / wide) > MOST_ROUNDING:
+        raise ConfigError(f"--size {wanted}: a DCGAN's sides are 3 to 8 pixels doubled equally often, such as 64x64, 48x64 or "
+                          f"96x96; the nearest is {wide}x{high}. Pass a size of that kind.")
     reasons.append(f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often")
     return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})
 

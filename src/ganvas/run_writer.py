@@ -1,9 +1,10 @@
 """Writes what a run in training shows and keeps: rows, grids, checkpoints, and at the end curves, GIF and MP4."""
 
 import platform
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ganvas.config import RunConfig
 from ganvas.data.batches import Schedule
 from ganvas.data.pack import Pack
 from ganvas.errors import RunError
+from ganvas.files import write_whole
 from ganvas.generator import for_sampling, generator_file, progress_grid
 from ganvas.report.curves import plot_curves
 from ganvas.report.grid import Picture, save_png, side_by_side, tile
@@ -25,7 +27,10 @@ from ganvas.training.state import TrainState
 
 
 class RunWriter:
-    """Owns the files of one run while it trains. `spent_sec`: training time of earlier sessions."""
+    """Owns the files of one run while it trains. `spent_sec`: training time of earlier sessions.
+
+    Every method raises RunError where the disk refuses, or where the run folder is no longer ours.
+    """
 
     def __init__(
         self, folder: RunFolder, lock: RunLock, config: RunConfig, state: TrainState, pack: Pack, schedule: Schedule,
@@ -34,9 +39,10 @@ class RunWriter:
         self.folder, self.lock, self.config, self.state, self.pack, self.schedule = folder, lock, config, state, pack, schedule
         self.spent_sec, self.started_at, self.saved_at = spent_sec, time.monotonic(), time.monotonic()
         self.last_row = (time.monotonic(), state.nimg)
-        self.log = RunLog(folder, state.nimg)
         self.reals = self._reals_picture()
-        save_png(folder.reals_grid, self.reals)
+        with _writing(folder.path):
+            save_png(folder.reals_grid, self.reals)
+            self.log = RunLog(folder, state.nimg)
 
     @property
     def elapsed_sec(self) -> float:
@@ -51,7 +57,8 @@ class RunWriter:
             "time": round(time.time(), 1), "elapsed_sec": round(self.elapsed_sec, 2),
             "img_per_sec": round((row["nimg"] - nimg) / max(now - then, 1e-9), 2)}
         self.lock.check()
-        self.log.row(row["nimg"], row)
+        with _writing(self.folder.stats):
+            self.log.row(row["nimg"], row)
         return row
 
     def grid(self) -> Picture:
@@ -63,10 +70,10 @@ class RunWriter:
         if self.config.output.grid_reals:
             picture = side_by_side(picture, self.reals)
         path = self.folder.grid(state.nimg)
-        save_png(path, picture)
-        shutil.copyfile(path, self.folder.latest_grid.with_suffix(".part"))
-        self.folder.latest_grid.with_suffix(".part").replace(self.folder.latest_grid)
-        self.log.image(state.nimg, picture)
+        with _writing(path):
+            save_png(path, picture)
+            write_whole(self.folder.latest_grid, path.read_bytes())
+            self.log.image(state.nimg, picture)
         return picture
 
     def checkpoint_due(self) -> bool:
@@ -74,10 +81,7 @@ class RunWriter:
         return time.monotonic() - self.saved_at > 60 * self.config.output.checkpoint_minutes
 
     def checkpoint(self) -> None:
-        """Writes the training state and the generator's own file, then removes checkpoints that need not be kept.
-
-        Raises RunError where the disk refuses; earlier checkpoints are untouched.
-        """
+        """Writes the training state and the generator's own file, then removes checkpoints that need not be kept."""
         self.lock.check()
         state, nimg = self.state, self.state.nimg
         averaged = state.G_ema is not None
@@ -85,12 +89,9 @@ class RunWriter:
         meta = {
             "kind": "training state", **state.progress(), "config": self.config.model_dump(mode="json"),
             "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec, "ganvas": __version__}
-        try:
+        with _writing(self.folder.checkpoint(nimg)):
             write_checkpoint(self.folder.generator(nimg), *generator_file(sampler, self.config, nimg, averaged))
             write_checkpoint(self.folder.checkpoint(nimg), state.tensors(), meta)    # second: its presence says both are whole
-        except OSError as error:
-            raise RunError(f"{self.folder.checkpoint(nimg)}: cannot be written ({error.strerror or error}). The checkpoint "
-                           "before it is kept. Free the disk and run the same command again.") from error
         self.saved_at = time.monotonic()
         self._prune()
 
@@ -125,6 +126,16 @@ class RunWriter:
             if not passed(self.schedule, before, nimg, output.keep_every):
                 path.unlink(missing_ok=True)
                 self.folder.generator(nimg).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). The checkpoints so far are kept. "
+                       "Free the disk and run the same command again.") from error
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def diverging(at_call):
 def test_nan_is_an_error_before_anything_is_due(due):
     config, images, _ = prepare(SELDOM, {f"output.{due}": "4 steps", "length": "100 steps"})
     reached = []
-    with pytest.raises(DivergedError, match="NaN or infinite near image 28.*--lr"):
+    with pytest.raises(DivergedError, match=r"NaN or infinite near image 28.*--lr"):
         for tick in train(fresh(config), config, images, diverging(at_call=2)):
             reached.append(tick.step)
     assert reached == [1, 2, 3]
@@ -211,21 +211,19 @@ def test_nan_is_an_error_at_the_end_too():
 def test_a_weight_that_diverged_without_a_trace_in_the_statistics_keeps_no_checkpoint():
     config, images, losses = prepare(SELDOM, {"output.checkpoint_every": "2 steps", "length": "4 steps"})
     state = fresh(config)
+    state.stats.add = lambda stats: None                         # as if the statistics had been finite
     with pytest.raises(DivergedError, match="a weight"):
-        for tick in train(state, config, images, losses):
-            if tick.step == 1:
-                state.stats.clear()
-                with torch.no_grad():
-                    state.D.head.weight.fill_(float("inf"))
-                    losses = state.stats.add({})
-                state.stats.add = lambda stats: None
+        for _ in train(state, config, images, losses):
+            with torch.no_grad():
+                state.D.head.weight.fill_(float("inf"))
 
 
 # ---------------------------------------------------------------- arithmetic of lengths and cadences
 
 
 @pytest.mark.parametrize(("length", "nimg"), [
-    ("2 epochs", 40), ("0.5 epochs", 10), ("3 steps", 20), ("4 steps", 28), ("1 kimg", 1000), ("0.0201 kimg", 21), ("0.1 epochs", 2)])
+    ("2 epochs", 40), ("0.5 epochs", 10), ("0.1 epochs", 2), ("3 steps", 20), ("4 steps", 28), ("1 kimg", 1000),
+    ("0.0201 kimg", 21)])
 def test_lengths_are_counted_in_images(length, nimg):
     assert nimg_of(Amount.parse(length), Schedule(20, 8, "ragged")) == nimg
 

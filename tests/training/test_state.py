@@ -37,7 +37,7 @@ def same(a, b):
 
 
 def test_a_new_state_has_the_optimizers_of_the_config_and_networks_in_train_mode():
-    config, state = fresh(train__lr=0.01, train__betas=[0.1, 0.2], train__adam_eps=1e-3, train__weight_decay=0.5)
+    _, state = fresh(train__lr=0.01, train__betas=[0.1, 0.2], train__adam_eps=1e-3, train__weight_decay=0.5)
     for optimizer in (state.G_opt, state.D_opt):
         (group,) = optimizer.param_groups
         assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.01, (0.1, 0.2), 1e-3, 0.5)
@@ -66,7 +66,7 @@ def test_moments_are_kept_by_the_names_of_their_parameters():
     names = set(state.tensors())
     for which, network in (("G", state.G), ("D", state.D)):
         for name, _ in network.named_parameters():
-            assert {f"{which}/{name}", f"{which}_opt/exp_avg/{name}", f"{which}_opt/exp_avg_sq/{name}", f"{which}_opt/step/{name}"} <= names
+            assert {f"{which}/{name}", *(f"{which}_opt/{slot}/{name}" for slot in ("exp_avg", "exp_avg_sq", "step"))} <= names
     assert "stats/Loss_D" in names
 
 
@@ -109,11 +109,15 @@ def test_a_loaded_state_keeps_nothing_of_the_file():
     assert state.stats.means()
 
 
-def test_adam_counts_on_the_cpu_after_loading_as_before():
+def test_moments_and_counts_lie_after_loading_where_adam_had_put_them():
     config, state = fresh()
     advance(config, state)
-    state.load(*snapshot(state))
-    assert {str(slots["step"].device) for slots in state.G_opt.state.values()} == {"cpu"}
+    tensors, progress = snapshot(state)
+    def places():
+        return [(slot, value.device, value.dtype) for slots in state.G_opt.state.values() for slot, value in slots.items()]
+    before = places()
+    state.load(tensors, progress)
+    assert places() == before
     assert {float(slots["step"]) for slots in state.G_opt.state.values()} == {2.0}
 
 

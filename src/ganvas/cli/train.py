@@ -1,5 +1,6 @@
 """`ganvas train`."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -36,8 +37,10 @@ def train(
     from ganvas.cli.watch import train_and_show
     from ganvas.config import parse_setting
 
-    train_and_show(
+    run = train_and_show(
         source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
         dry_run=dry_run, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
         transparency=transparency, labels=labels, mirror=mirror, skip_bad=skip_bad, batch=batch, lr=lr, seed=seed,
         device=device, threads=threads)
+    if not dry_run:
+        print(f"new images:  ganvas sample {shlex.quote(str(run.path))}")

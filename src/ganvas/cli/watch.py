@@ -40,7 +40,7 @@ class TerminalWatcher(app.Watcher):
             speed = (nimg - self.last[1]) / (now - self.last[0])
             self.speed = SMOOTHING * self.speed + (1 - SMOOTHING) * speed if self.speed else speed
         self.last = (now, nimg)
-        self._bar("training", nimg, goal, f"epoch {epoch:.1f}  {nimg / 1000:.1f} kimg  {self.speed:,.0f} img/s")
+        self._bar("training", nimg, goal, f"epoch {epoch:.1f}  {app.seen(nimg)}  {self.speed:,.0f} img/s")
         if row:
             self.tell(row_text(row))
 
@@ -75,6 +75,6 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
             if path.is_file():
                 watcher.tell(f"{what + ':':<12} {path}")
     if run.end in EXIT_CODES:
-        watcher.tell(f"stopped by {run.end} at {run.nimg / 1000:.1f} kimg; the same command goes on from there")
+        watcher.tell(f"stopped by {run.end} at {app.seen(run.nimg)}; the same command goes on from there")
         sys.exit(EXIT_CODES[run.end])
     return run

@@ -46,7 +46,7 @@ def doubling_conv(in_maps: int, out_maps: int, kernel: int, padding: Padding, bi
 
 def activation(slope: float) -> nn.Module:
     """ReLU, or leaky ReLU with this negative slope."""
-    return nn.LeakyReLU(slope) if slope else nn.ReLU()
+    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
 
 
 class Generator(nn.Module):

@@ -64,8 +64,8 @@ class TrainState:
             for name, parameter in network.named_parameters():
                 if f"step/{name}" not in slots:        # none before the network's first turn
                     continue
-                moments = {slot: slots[f"{slot}/{name}"].to(parameter.device, copy=True) for slot in ("exp_avg", "exp_avg_sq")}
-                optimizer.state[parameter] = {"step": slots[f"step/{name}"].clone(), **moments}    # Adam counts on the CPU
+                optimizer.state[parameter] = {                  # fused Adam counts its steps where the parameter lies
+                    slot: slots[f"{slot}/{name}"].to(parameter.device, copy=True) for slot in ("step", "exp_avg", "exp_avg_sq")}
         self.nimg = progress["nimg"]
         device = next(self.G.parameters()).device
         self.stats.counts = dict(progress["stats_counts"])

@@ -1,0 +1,257 @@
+import pytest
+import torch
+
+from ganvas import recipe
+from ganvas.config import ImageSize, RunConfig, fields, flatten, make_config, to_yaml
+from ganvas.data.decode import Look
+from ganvas.errors import ConfigError
+from ganvas.networks.shapes import stages
+from ganvas.presets import load_preset, preset_names
+from ganvas.recipe import check_device, complete, config_values, options_from, seconds, table
+
+
+def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0):
+    return Look(looked=10, unreadable=0, common_size=common, min_size=smallest or common, max_size=largest or common,
+                grey_share=grey, transparent_share=transparent)
+
+
+def complete_cpu(source="images", seen=None, preset=None, base=None, **options):
+    given = {"execution.device": "cpu"} | {name.replace("__", "."): value for name, value in options.items()}
+    return complete(source, seen or look(), preset, base or {}, given)
+
+
+def said(made, word):
+    return [reason for reason in made.reasons if word in reason]
+
+
+# ---------------------------------------------------------------- presets, files and options in layers
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_taken_as_it_is(name):
+    made = complete_cpu(preset=name).config
+    assert made == make_config(load_preset(name).values, {"data.source": "images", "execution.threads": made.execution.threads})
+
+
+def test_options_win_over_the_file_and_the_file_over_the_preset():
+    made = complete_cpu(preset="keras-pokemon-64", base={"train.lr": 0.1, "train.batch": 4}, train__lr=0.2).config
+    assert (made.train.lr, made.train.batch, made.train.adam_eps) == (0.2, 4, 1e-7)
+
+
+def test_a_file_that_names_a_preset_starts_from_it():
+    made = complete_cpu(base={"preset": "keras-pokemon-64", "train.lr": 0.1}).config
+    assert (made.preset, made.train.lr, made.network.padding) == ("keras-pokemon-64", 0.1, "keras_same")
+
+
+def test_the_file_of_a_whole_run_is_that_run_without_a_word():
+    for name in ("radford-faces-64", None):
+        run = complete_cpu(preset=name)
+        again = complete_cpu(base=flatten(run.config.model_dump(mode="json")))
+        assert again.config == run.config
+        assert again.reasons == []
+
+
+def test_a_file_with_a_few_options_leaves_the_rest_to_the_images():
+    made = complete_cpu(seen=look((48, 48)), base={"train.lr": 0.1, "data.size": "32"})
+    assert (made.config.train.lr, str(made.config.data.size), made.config.train.ema_half_life_kimg) == (0.1, "32x32", 10)
+    assert not said(made, "size 48x48")
+
+
+def test_unknown_options_and_presets_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.learning_rate"):
+        complete_cpu(train__learning_rate=1)
+    with pytest.raises(ConfigError, match="keras-pokemon-64"):
+        complete_cpu(preset="keras")
+
+
+def test_the_built_in_digits_have_a_preset_of_their_own():
+    assert complete_cpu("digits").config.preset == "digits-16"
+    assert complete_cpu("digits", preset="coursera-mnist-28").config.preset == "coursera-mnist-28"
+
+
+# ---------------------------------------------------------------- what suits the images
+
+
+@pytest.mark.parametrize(("seen", "size", "word"), [
+    (look((64, 64)), "64x64", "all 64x64"), (look((256, 256)), "64x64", "at most 64"), (look((128, 64)), "64x32", "all 128x64"),
+    (look((48, 48)), "48x48", "all 48x48"), (look((30, 30)), "32x32", "all 30x30"), (look((1, 1)), "6x6", "all 1x1"),
+    (look((4000, 3000), (100, 100)), "48x48", "mostly 4000x3000"), (look((64, 48), (32, 32)), "48x48", "mostly 64x48")])
+def test_the_size_is_the_images_own_up_to_64_pixels_with_its_reason(seen, size, word):
+    made = complete_cpu(seen=seen)
+    assert str(made.config.data.size) == size
+    assert said(made, f"size {size}")[0].count(word) == 1
+
+
+def test_grey_images_are_trained_in_one_channel_and_sprites_are_padded():
+    grey, sprites = complete_cpu(seen=look(grey=1.0)), complete_cpu(seen=look(transparent=0.9))
+    assert (grey.config.data.channels, grey.config.data.fit) == (1, "crop")
+    assert said(grey, "channels 1")
+    assert (sprites.config.data.channels, sprites.config.data.fit) == (3, "pad")
+    assert said(sprites, "fit pad")
+
+
+def test_every_choice_has_a_reason_and_what_was_given_needs_none():
+    assert len(complete_cpu().reasons) == 5
+    made = complete_cpu(data__size="32", data__channels=1, data__fit="stretch", length="5 steps")
+    assert [reason for word in ("size", "channels", "fit", "length") for reason in said(made, f"{word} ")] == []
+    assert len(made.reasons) == 1
+
+
+# ---------------------------------------------------------------- sizes that cannot be
+
+
+@pytest.mark.parametrize(("asked", "got"), [
+    ("100x100", "96x96"), ("63x64", "64x64"), ("64x200", "96x192"), ("1", "6x6"), ("65", "64x64")])
+def test_a_size_that_cannot_be_is_rounded_and_said(asked, got):
+    made = complete_cpu(preset="pytorch-faces-64", data__size=asked)
+    size = made.config.data.size
+    assert stages(size.height, size.width) is not None
+    assert str(size) == got
+    (reason,) = said(made, "instead of")
+    assert f"size {got} instead of {ImageSize.parse(asked)}" in reason
+
+
+def test_a_possible_size_is_kept_without_a_word():
+    made = complete_cpu(preset="pytorch-faces-64", data__size="64x48")
+    assert (str(made.config.data.size), made.reasons) == ("64x48", [])
+
+
+def test_the_28_pixel_networks_refuse_other_sizes():
+    with pytest.raises(ConfigError, match="28x28 images, not 32x32"):
+        complete_cpu(preset="coursera-mnist-28", data__size="32")
+
+
+def test_networks_of_the_user_may_have_any_size():
+    made = complete_cpu(network__family="custom", data__size="17x13")
+    assert str(made.config.data.size) == "17x13"
+    assert not said(made, "pytorch-faces-64")
+
+
+# ---------------------------------------------------------------- transparency and hints
+
+
+@pytest.mark.parametrize("given", [{"data__transparency": "keep"}, {"data__channels": 4}])
+def test_keeping_transparency_and_four_channels_imply_each_other(given):
+    data = complete_cpu(**given).config.data
+    assert (data.transparency, data.channels) == ("keep", 4)
+
+
+def test_a_background_takes_the_fourth_channel_away_and_no_other():
+    kept = {"data.transparency": "keep", "data.channels": 4}
+    assert complete_cpu(base=kept, data__transparency="black").config.data.channels == 3
+    assert complete_cpu(base={"data.channels": 1}, data__transparency="black").config.data.channels == 1
+    assert complete_cpu(seen=look(grey=1.0), data__transparency="black").config.data.channels == 1
+
+
+def test_grey_images_in_three_channels_bring_a_hint():
+    assert said(complete_cpu(seen=look(grey=1.0), preset="pytorch-faces-64"), "--channels 1")
+    assert not said(complete_cpu(seen=look(grey=0.9), preset="pytorch-faces-64"), "--channels 1")
+    assert not said(complete_cpu(seen=look(grey=1.0), preset="pytorch-faces-64", data__channels=1), "--channels 1")
+
+
+def test_transparent_images_on_a_background_bring_a_hint():
+    made = complete_cpu(seen=look(transparent=0.1), preset="pytorch-faces-64", data__transparency="#00ff00")
+    assert said(made, "shown on #00ff00")
+    assert said(made, "--transparency keep")
+    assert not said(complete_cpu(seen=look(transparent=0.1), data__transparency="keep"), "--transparency keep")
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "cuda:3", "mps"):
+        with pytest.raises(ConfigError, match=rf"--device {device}: .*Use one of: cpu, or auto"):
+            check_device(device)
+    check_device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda:1")
+    with pytest.raises(ConfigError, match=r"Use one of: cuda:0, cuda:1, cpu"):
+        check_device("cuda:2")
+
+
+def test_an_unknown_device_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"execution\.device = 'gpu'"):
+        complete_cpu(execution__device="gpu")
+
+
+def test_auto_is_the_best_device_and_a_file_or_option_wins_over_it(monkeypatch):
+    monkeypatch.setattr(recipe, "best_device", lambda: "cuda")
+    monkeypatch.setattr(recipe, "check_device", lambda device: None)
+    def device(base, options):
+        return complete("images", look(), None, base, options).config.execution.device
+    assert device({}, {}) == "cuda"
+    assert device({}, {"execution.device": "auto"}) == "cuda"
+    assert device({"execution.device": "cpu"}, {}) == "cpu"
+    assert device({"execution.device": "auto"}, {}) == "cuda"
+    assert device({"execution.device": "cpu"}, {"execution.device": "auto"}) == "cuda"
+    assert device({"execution.device": "mps"}, {"execution.device": "cpu"}) == "cpu"
+
+
+def test_all_processors_are_used_unless_told_otherwise():
+    assert complete_cpu().config.execution.threads == recipe.usable_threads() >= 1
+    assert complete_cpu(execution__threads=3).config.execution.threads == 3
+
+
+# ---------------------------------------------------------------- short names, times, files, tables
+
+
+def test_short_names_become_options_and_what_is_not_given_stays_out():
+    assert options_from({"batch": 4, "size": None, "epochs": 3}, {"train.betas": [0, 0.9]}) == {
+        "length": "3 epochs", "train.batch": 4, "train.betas": [0, 0.9]}
+
+
+@pytest.mark.parametrize(("length", "option"), [
+    ({"kimg": 25}, "25 kimg"), ({"epochs": 0.5}, "0.5 epochs"), ({"steps": 10_000}, "10000 steps")])
+def test_one_amount_of_training_is_the_length(length, option):
+    options = options_from(length, {})
+    assert options == {"length": option}
+    assert str(make_config(options).length) == option
+
+
+def test_two_amounts_of_training_are_refused_with_both():
+    with pytest.raises(ConfigError, match=r"--kimg 5 and --steps 9 both"):
+        options_from({"steps": 9, "kimg": 5, "epochs": None}, {})
+
+
+def test_an_unknown_short_name_is_told_the_known_ones_and_the_other_way():
+    with pytest.raises(ConfigError, match=r"'learning_rate'.*\blr\b.*kimg.*settings="):
+        options_from({"learning_rate": 1}, {})
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("90", 90), ("90s", 90), (90, 90), (1.5, 1.5), ("10min", 600), ("10m", 600), ("1.5h", 5400), ("1h30min", 5400),
+    (" 1h 1min 1s ", 3661), ("2 min", 120)])
+def test_times_are_read_as_people_write_them(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "0min", "soon", "1h30", "10min5", "1.2.3s", "h", "5 days", "nan", "30s 2h"])
+def test_what_is_no_time_or_may_mean_two_is_refused_by_name(text):
+    with pytest.raises(ConfigError, match=f"--time {text}: write"):
+        seconds(text)
+
+
+def test_a_config_is_read_from_a_file_or_a_run_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(RunConfig()), encoding="utf-8")
+    assert config_values(str(tmp_path / "run")) == config_values(str(tmp_path / "run" / "config.yaml"))
+    assert make_config(config_values(str(tmp_path / "run"))) == RunConfig()
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff")
+    for name in ("nowhere.yaml", "picture.yaml", "."):
+        with pytest.raises(ConfigError, match="Pass a YAML file or a run folder"):
+            config_values(str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        config_values(str(tmp_path / "nowhere.yaml"))
+
+
+def test_the_table_tells_every_option_with_value_and_meaning():
+    rows = table(make_config({"train.lr": 0.1}))
+    assert [name for name, _, _ in rows] == [name for name, _ in fields()]
+    assert ("train.lr", "0.1", "Adam's learning rate, both networks") in rows
+    assert all(meaning for _, _, meaning in rows)
