@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))          # `plain`, the loader of examples/plain
+os.environ.setdefault("OMP_NUM_THREADS", "1")           # tiny tensors; threads of two test runs would wait for each other
 os.environ.setdefault("GANVAS_TEST_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -196,7 +196,7 @@ def test_the_python_of_the_training_page_runs_and_leaves_the_files_it_names(tmp_
         assert ("ganvas.iterate" in block or "ganvas.train" in block) == (short != block), "a run too long for a test"
         exec(compile(short, "docs/training.md", "exec"), names)
     assert names["images"].shape == (16, 32, 32, 3)
-    assert names["more"].shape == (4, 16, 16, 3)   
+    assert names["more"].shape == (4, 16, 16, 3)
     assert "Loss_D" in capsys.readouterr().out
 
     run = RunFolder(Path("runs/images"))

@@ -101,7 +101,7 @@ def test_every_choice_has_a_reason_and_what_was_given_needs_none():
 
 
 @pytest.mark.parametrize(("asked", "got"), [
-    ("100x100", "96x96"), ("63x64", "64x64"), ("64x200", "96x192"), ("1", "6x6"), ("65", "64x64")])
+    ("100x100", "96x96"), ("63x64", "64x64"), ("70x100", "64x96"), ("65", "64x64")])
 def test_a_size_that_cannot_be_is_rounded_and_said(asked, got):
     made = complete_cpu(preset="pytorch-faces-64", data__size=asked)
     size = made.config.data.size
@@ -109,6 +109,12 @@ def test_a_size_that_cannot_be_is_rounded_and_said(asked, got):
     assert str(size) == got
     (reason,) = said(made, "instead of")
     assert f"size {got} instead of {ImageSize.parse(asked)}" in reason
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [("64x200", "96x192"), ("1", "6x6"), ("5000x64", "")])
+def test_a_size_far_from_any_that_can_be_is_refused_with_the_nearest(asked, nearest):
+    with pytest.raises(ConfigError, match=rf"--size {ImageSize.parse(asked)}: .*nearest is {nearest}"):
+        complete_cpu(preset="pytorch-faces-64", data__size=asked)
 
 
 def test_a_possible_size_is_kept_without_a_word():

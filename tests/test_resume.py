@@ -72,5 +72,5 @@ def test_killed_and_started_again_equals_an_unbroken_run(preset, tmp_path):
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
     assert rows(tmp_path / "killed") == rows(tmp_path / "straight")
-    assert len(before) == 4                       # steps 2, 4, 6 and 8; the last two were written again
-    assert len(rows(tmp_path / "straight")) == STEPS // 2
+    assert len(before) == 5                       # steps 1, 2, 4, 6 and 8; the last two were written again
+    assert len(rows(tmp_path / "straight")) == 1 + STEPS // 2

@@ -188,8 +188,8 @@ class _Job:
             self._check_same_run()
             try:
                 pack = self._pack()
-            except _StoppedError as signal_name:
-                yield Tick(0, 0, 0.0, None, None, str(signal_name))
+            except _StoppedError as stopped:
+                yield Tick(0, 0, 0.0, None, None, str(stopped))
                 return
             try:
                 yield from self._train(lock, pack)
@@ -211,8 +211,8 @@ class _Job:
         try:
             old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
         except (ConfigError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.folder.config}: cannot be read ({error}). Mend it, or pass --out {self.folder.path}-2 "
-                           "for a new run.") from error
+            raise RunError(f"{self.folder.config}: cannot be read, so nothing goes on from there. {error}\n"
+                           f"Mend it, or pass --out {self.folder.path}-2 for a new run.") from error
         changed = differences(old, self.config)
         if changed:
             path = self.folder.path
@@ -225,8 +225,8 @@ class _Job:
                         transparency=data.transparency)
         plan = plan_pack(self.source, layout)
         if not plan.cached:
-            self.watch.tell(f"decoding {_images(len(self.source))}, once: {max(plan.bytes_needed / 1e6, 0.1):,.1f} MB are kept in "
-                            f"{plan.path.parent}")
+            megabytes = max(0.1, plan.bytes_needed / 1e6)
+            self.watch.tell(f"decoding {_images(len(self.source))}, once: {megabytes:,.1f} MB are kept in {plan.path.parent}")
 
         def decoded(done: int, total: int) -> None:
             if reason := self.should_stop():
@@ -284,7 +284,7 @@ class _Job:
                         write_whole(self.folder.config, to_yaml(self.config))
                     if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
                         writer.finish(watch.tell)
-                    if end in ("done", "time"):
+                    if end in ("done", "time") and not self.dry_run:
                         watch.tell(self._done(state, schedule))
                     yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
         except DivergedError as error:

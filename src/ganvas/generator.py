@@ -51,7 +51,11 @@ class ImageGenerator:
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
-        """The images of these latents: (N, z_dim) to (N, C, H, W) float32 in [-1, 1], in eval mode."""
+        """The images of these latents: (N, z_dim) to (N, C, H, W) float32 in [-1, 1], in eval mode, CHUNK at a time.
+
+        Without running averages (radford-faces-64) a chunk is normalised by itself, so an image depends on the others in
+        it, and a chunk of one raises ValueError.
+        """
         made = [self.network(part.to(self.device)) for part in torch.split(z, CHUNK)]
         return torch.cat(made)
 

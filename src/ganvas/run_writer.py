@@ -97,7 +97,7 @@ class RunWriter:
 
     def finish(self, tell: Callable[[str], None]) -> None:
         """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
-        from ganvas.report.animation import write_gif, write_mp4     # brings the video encoder
+        from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
 
         frames = [path for _, path in self.folder.list_grids()]
         drawings: list[tuple[str, Callable[[], object]]] = [

@@ -79,7 +79,7 @@ def uniform(bound):
         assert float(values.abs().max()) <= bound * (1 + 1e-6)
         assert abs(float(values.mean())) <= 6 * bound / math.sqrt(3 * n)
         if n > 50:
-            assert abs(float(values.square().mean()) - bound**2 / 3) <= 6 * bound**2 / math.sqrt(n)
+            assert abs(float(values.square().mean()) - bound**2 / 3) <= 6 * math.sqrt(4 / 45) * bound**2 / math.sqrt(n)
     return check
 
 

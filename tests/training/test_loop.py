@@ -1,4 +1,5 @@
 import dataclasses
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_a_run_saved_in_the_middle_and_loaded_elsewhere_is_bit_for_bit_the_unbro
     found = before + ticks_of(config, images, losses, resumed)
 
     assert found == expected
-    assert [tick.step for tick in found if tick.row] == [3, 6, 9]
+    assert [tick.step for tick in found if tick.row] == [1, 3, 6, 9]
     assert [tick.step for tick in found if tick.grid_due] == [2, 4, 6, 8, 9]
     assert [tick.step for tick in found if tick.checkpoint_due] == [4, 8, 9]
     ours, theirs = resumed.tensors(), straight.tensors()
@@ -142,10 +143,10 @@ def test_rows_hold_the_means_since_the_last_row():
     ones = [tick.row for tick in ticks_of(*every, fresh(every[0]))]
     threes = [tick.row for tick in ticks_of(*third, fresh(third[0])) if tick.row]
     assert list(threes[0]) == ["nimg", "epoch", "step", "Loss_D", "D(x)", "D(G(z))_before", "Loss_G", "D(G(z))_after"]
-    assert [row["step"] for row in threes] == [3, 6]
-    for i, row in enumerate(threes):
+    assert [row["step"] for row in threes] == [1, 3, 6]           # the first step has a row of its own
+    for start, row in zip((0, 1, 3), threes, strict=True):
         for name in ("Loss_D", "Loss_G", "D(x)"):
-            assert row[name] == pytest.approx(sum(one[name] for one in ones[3 * i : 3 * i + 3]) / 3, rel=1e-12)
+            assert row[name] == pytest.approx(mean(one[name] for one in ones[start : row["step"]]), rel=1e-12)
 
 
 def test_alternating_turns_update_one_network_a_step():
@@ -166,6 +167,15 @@ def test_the_average_follows_by_images_not_by_steps():
         expected = [keep * old + (1 - keep) * new.detach() for old, new in zip(expected, state.G.parameters(), strict=True)]
     for ours, theirs in zip(state.G_ema.parameters(), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_z_of_d_and_fresh_z_of_g_are_drawn_apart_and_for_each_image():
+    config, images, losses = prepare({"plan.g_fakes": "fresh", "length": "2 steps"})
+    state, seen = fresh(config), []
+    state.G.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    ticks_of(config, images, losses, state)
+    expected = [draw_z(config, purpose, np.arange(first, first + 8)) for first in (0, 8) for purpose in (Purpose.Z, Purpose.Z_G)]
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
 def test_each_step_sees_the_images_of_its_turn_augmented_and_in_range():

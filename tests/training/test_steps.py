@@ -186,6 +186,20 @@ def gradients(plan, turns="D"):
     return [parameter.grad for parameter in network.parameters()]
 
 
+def test_half_ds_loss_is_half_of_both_separate_updates():
+    plan = UpdatePlan(d_step="real_then_fake")
+    seen = {}
+    for scale in (1.0, 0.5):
+        state = make_state(train__lr=1e-12)                      # so that the second update starts where the first did
+        pulls = seen[scale] = []
+        state.D_opt.register_step_pre_hook(
+            lambda *_, D=state.D, pulls=pulls: pulls.append([p.grad.clone() for p in D.parameters()]))
+        step(state, plan.model_copy(update={"d_scale": scale}), turns="D")
+    for whole, half in zip(seen[1.0], seen[0.5], strict=True):
+        for a, b in zip(whole, half, strict=True):
+            assert_close(b, a / 2)
+
+
 @pytest.mark.parametrize("turns", ["D", "G"])
 def test_a_summed_loss_pulls_as_often_as_there_are_images(turns):
     mean, total = gradients(UpdatePlan(), turns), gradients(UpdatePlan(reduction="sum"), turns)

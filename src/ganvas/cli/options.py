@@ -7,9 +7,9 @@ import typer
 from ganvas.config import SHORT, describe
 
 
-def config_option(name: str, **extra: Any) -> Any:
+def config_option(name: str) -> Any:
     """The flag of a config option by its short name, `--batch` for train.batch."""
-    return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]), **extra)
+    return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]))
 
 
 RUN = typer.Argument(help="run folder; the newest one in runs/ if left out", show_default=False)

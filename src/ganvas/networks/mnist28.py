@@ -10,7 +10,8 @@ class Generator(nn.Module):
         super().__init__()
         self.image_size, self.image_channels, self.z_dim, self.min_batch = (28, 28), image_channels, z_dim, 1
         def block(in_maps: int, out_maps: int, kernel: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(nn.ConvTranspose2d(in_maps, out_maps, kernel, stride), nn.BatchNorm2d(out_maps), nn.ReLU(inplace=True))
+            conv = nn.ConvTranspose2d(in_maps, out_maps, kernel, stride)
+            return nn.Sequential(conv, nn.BatchNorm2d(out_maps), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
             block(z_dim, 4 * channels, 3, 2),            # (N, 4c, 3, 3)
             block(4 * channels, 2 * channels, 4, 1),     # (N, 2c, 6, 6)
@@ -31,7 +32,8 @@ class Discriminator(nn.Module):
         self.image_size, self.image_channels = (28, 28), image_channels
         self.min_batch = 2                               # 1x1 maps: a single image has no variance
         def block(in_maps: int, out_maps: int, kernel: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(in_maps, out_maps, kernel, 2), nn.BatchNorm2d(out_maps), nn.LeakyReLU(slope, inplace=True))
+            conv = nn.Conv2d(in_maps, out_maps, kernel, 2)
+            return nn.Sequential(conv, nn.BatchNorm2d(out_maps), nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(
             block(image_channels, channels, 3),          # (N, c, 13, 13)
             block(channels, 2 * channels, 5),            # (N, 2c, 5, 5)

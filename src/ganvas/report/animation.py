@@ -56,13 +56,12 @@ def write_mp4(path: Path, frames: Sequence[Path]) -> int:
     if not chosen:
         raise RunError(f"{path}: there is no readable progress grid to make it from.")
     hold = round(HOLD_MS / 1000 * MP4_FRAMES_PER_SEC)
-    with whole_file(path) as partial:
-        with iio.imopen(partial, "w", plugin="pyav") as video:
-            video.init_video_stream("libx264", fps=MP4_FRAMES_PER_SEC, pixel_format="yuv420p")   # type: ignore[attr-defined]
-            for picture in _pictures(chosen):
-                video.write_frame(_even(picture))                                                # type: ignore[attr-defined]
-            for _ in range(hold):
-                video.write_frame(_even(picture))                                                # type: ignore[attr-defined]
+    with whole_file(path) as partial, iio.imopen(partial, "w", plugin="pyav") as video:
+        video.init_video_stream("libx264", fps=MP4_FRAMES_PER_SEC, pixel_format="yuv420p")
+        for picture in _pictures(chosen):
+            video.write_frame(_even(picture))
+        for _ in range(hold):
+            video.write_frame(_even(picture))
     return len(chosen)
 
 

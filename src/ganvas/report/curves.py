@@ -31,7 +31,8 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for panel, name, label, colour in CURVES:
         points = [(row["nimg"] / 1000, row[name]) for row in rows if row.get(name) is not None]
         if points:
-            _line(panels[panel], *map(np.array, zip(*points, strict=True)), label=label, colour=colour)
+            kimg, values = np.array(points).T
+            _line(panels[panel], kimg, values, label, colour)
     panels[0].set_ylabel("loss")
     panels[1].set_ylabel("probability of real")
     panels[1].axhline(0.5, color="#555555", linestyle=":", linewidth=1)

@@ -1,0 +1,28 @@
+import pytest
+
+from ganvas.config import fields
+from ganvas.presets import load_preset, preset_names
+
+
+def test_every_preset_is_listed_with_its_title(cli):
+    done = cli("presets")
+    text = " ".join(done.out.split())
+    assert done.code == 0
+    for name in preset_names():
+        assert name in text
+        assert load_preset(name).title.split()[0] in text
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_shown_with_its_header_and_every_option(cli, name):
+    done = cli("presets", name)
+    assert done.code == 0
+    assert " ".join(load_preset(name).header.split()) in " ".join(done.out.split())
+    assert [option for option, _ in fields() if option not in done.out] == []
+
+
+def test_an_unknown_preset_lists_the_known_ones(cli):
+    done = cli("presets", "d2l-pokemon")
+    assert (done.code, done.out) == (1, "")
+    assert "'d2l-pokemon-64'" in done.err
+    assert all(name in done.err for name in preset_names())

@@ -1,0 +1,380 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganvas.checkpoint import read_checkpoint
+from ganvas.config import from_yaml, make_config, to_yaml
+from ganvas.generator import config_of, load
+from ganvas.report.log import read_rows
+from ganvas.run_folder import RunFolder
+from makers import image_folder
+
+SEEDS_STATISTICS = ("Loss_D", "Loss_G", "D(x)", "D(G(z))_before", "D(G(z))_after")
+SLOWED = """
+import sys, time
+from ganvas.cli.main import main
+from ganvas.training import loop
+step = loop.train_step
+def slow_step(*args):
+    time.sleep(0.05)
+    return step(*args)
+loop.train_step = slow_step
+sys.argv[0] = "ganvas"
+main()
+"""
+
+
+def checkpoints(run):
+    return [nimg for nimg, _ in RunFolder(run).list_checkpoints()]
+
+
+# ---------------------------------------------------------------- what a run leaves
+
+
+def test_the_config_of_a_run_reads_back_as_what_it_was_trained_with(finished):
+    run, _ = finished
+    text = RunFolder(run).config.read_text(encoding="utf-8")
+    config = make_config(from_yaml(text, "config.yaml"))
+    assert to_yaml(config) == text
+    assert config == config_of(read_checkpoint(RunFolder(run).list_checkpoints()[-1][1])[1])
+    assert (config.train.batch, str(config.data.size), str(config.length)) == (8, "16x16", "12 steps")
+
+
+def test_rows_hold_what_the_tutorials_print(finished):
+    rows = read_rows(RunFolder(finished[0]).stats)
+    assert [(row["step"], row["nimg"], row["epoch"]) for row in rows] == [
+        (2, 16, 0.8), (4, 28, 1.4), (6, 40, 2.0), (8, 56, 2.8), (10, 68, 3.4), (12, 80, 4.0)]      # 20 images: 8 + 8 + 4
+    assert all(np.isfinite(row[name]) for row in rows for name in SEEDS_STATISTICS)
+    assert all(0 <= row[name] <= 1 for row in rows for name in SEEDS_STATISTICS[2:])
+    assert all(row["img_per_sec"] > 0 and row["elapsed_sec"] > 0 for row in rows)
+
+
+def test_each_row_is_told_as_a_line(finished):
+    lines = [line for line in finished[1].out.splitlines() if line.startswith("[epoch ")]
+    last = read_rows(RunFolder(finished[0]).stats)[-1]
+    assert len(lines) == 6
+    assert lines[-1].startswith(f"[epoch 4.00][step 12] Loss_D: {last['Loss_D']:.4f}  Loss_G: {last['Loss_G']:.4f}")
+
+
+def test_tensorboard_has_the_statistics_and_the_pictures(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(RunFolder(finished[0]).tensorboard))
+    events.Reload()
+    tags = events.Tags()
+    assert set(SEEDS_STATISTICS) <= set(tags["scalars"])
+    assert tags["images"] == ["samples"]
+    assert [point.step for point in events.Scalars("Loss_D")] == [16, 28, 40, 56, 68, 80]
+
+
+def test_pictures_are_there_and_the_latest_is_the_newest(finished):
+    folder = RunFolder(finished[0])
+    assert [nimg for nimg, _ in folder.list_grids()] == [0, 20, 40, 60, 80]
+    assert folder.latest_grid.read_bytes() == folder.grid(80).read_bytes() != folder.grid(60).read_bytes()
+    for path in (folder.latest_grid, folder.reals_grid):
+        assert Image.open(path).size == (34, 34)                   # 2 x 2 of 16 pixels, 2 apart
+    assert Image.open(folder.curves).width > 500
+    assert not [path for path in folder.path.rglob("*") if "part" in path.name]
+
+
+def test_the_gif_is_wide_small_and_holds_its_last_frame(finished):
+    path = RunFolder(finished[0]).gif
+    with Image.open(path) as gif:
+        durations = []
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            durations.append(gif.info["duration"])
+        assert gif.width >= 512
+    assert len(durations) == 5
+    assert durations[-1] >= 2000 > max(durations[:-1])
+    assert path.stat().st_size < 8_000_000
+
+
+def test_the_video_can_be_read(finished):
+    import imageio.v3 as iio
+
+    frames = iio.imread(RunFolder(finished[0]).mp4, plugin="pyav")
+    assert len(frames) > 5
+    assert min(frames.shape[1:3]) >= 512
+
+
+def test_checkpoints_are_pruned_to_the_newest_and_the_kept(finished):
+    folder = RunFolder(finished[0])
+    assert checkpoints(folder.path) == [40, 60, 80]                # steps 9 and 12 are the last 2, step 6 is kept for ever
+    names = {path.name for path in folder.checkpoints.iterdir()}
+    assert names == {folder.checkpoint(n).name for n in (40, 60, 80)} | {folder.generator(n).name for n in (40, 60, 80)}
+    assert not folder.lock.exists()
+
+
+def test_the_end_says_where_everything_is_and_what_is_next(finished):
+    said = finished[1].out
+    folder = RunFolder(finished[0])
+    assert all(str(path) in said for path in (folder.latest_grid, folder.reals_grid, folder.curves, folder.gif, folder.mp4))
+    assert f"{folder.path}: done, 80 images = 4.0 epochs." in said
+    assert said.rstrip().endswith(f"ganvas sample {folder.path}")
+    assert finished[1].err == ""
+
+
+def test_a_checkpoint_is_written_after_some_minutes_without_one(train, images):
+    done = train("images", "--steps", 3, "--set", "output.checkpoint_minutes=1e-9", "--set", "output.checkpoint_every=100 steps",
+                 "--set", "output.keep_last=9")
+    assert done.code == 0
+    assert checkpoints(Path("runs/images")) == [8, 16, 20]
+
+
+def test_a_dry_run_leaves_nothing_behind(train, images):
+    done = train("images", "--dry-run", "--time", "2h")
+    assert done.code == 0
+    assert "nothing is kept" in done.out
+    assert "done," not in done.out and "ganvas-dry-run" not in done.out
+    assert sorted(path.name for path in Path().iterdir()) == ["images"]
+
+
+# ---------------------------------------------------------------- the same command again
+
+
+def test_a_finished_command_again_is_done_and_changes_nothing(finished, again):
+    run, _ = finished
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = again()
+    assert done.code == 0
+    assert f"{run}: done, 80 images = 4.0 epochs. A larger --time, --kimg, --epochs or --steps continues." in done.out
+    assert "Conv2d" not in done.out                                # the networks were shown when they were new
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_larger_length_continues_with_the_rows_of_an_unbroken_run(finished, again, train):
+    run, _ = finished
+    done = again("--epochs", 5)
+    assert done.code == 0
+    assert "goes on from 80 images (bit-exact)" in done.out
+    assert checkpoints(run)[-1] == 100
+    straight = again("--epochs", 5, "--out", "runs/straight")
+    assert straight.code == 0
+    broken, unbroken = (read_rows(RunFolder(path).stats) for path in (run, Path("runs/straight")))
+    clock = ("time", "elapsed_sec", "img_per_sec")
+    assert [{k: v for k, v in row.items() if k not in clock} for row in broken] == [
+        {k: v for k, v in row.items() if k not in clock} for row in unbroken]
+
+
+def test_changed_options_stop_with_the_difference_and_offer_a_new_folder(finished, again):
+    run, _ = finished
+    done = again("--epochs", 5, "--lr", 0.1, "--mirror")
+    assert done.code == 1
+    assert "train.lr: 0.0002 -> 0.1" in done.err and "data.mirror: False -> True" in done.err
+    assert f"--out {run}-2" in done.err
+    assert again("--epochs", 5, "--lr", 0.1, "--mirror", "--out", f"{run}-2").code == 0
+    assert checkpoints(run)[-1] == 80
+
+
+def test_cadence_and_threads_may_change_on_the_way(finished, again):
+    done = again("--epochs", 5, "--set", "output.log_every=1 steps", "--set", "output.grid_n=2")
+    assert done.code == 0
+    assert "bit-exact" in done.out
+
+
+def test_an_added_image_stops_the_run_and_names_the_source(finished, again):
+    image_folder(Path("images"), n=21)
+    done = again("--epochs", 5)
+    assert done.code == 1
+    assert "images: is not what this run was trained on" in done.err and "--out runs/images-2" in done.err
+    Path("images/020.png").unlink()
+    assert again("--epochs", 5).code == 0
+
+
+def test_a_changed_pixel_stops_the_run(finished, again):
+    with Image.open("images/007.png") as image:
+        pixels = np.asarray(image).copy()
+    pixels[12, 12] ^= 255
+    Image.fromarray(pixels).save("images/007.png")
+    done = again("--epochs", 5)
+    assert done.code == 1
+    assert "images: is not what this run was trained on" in done.err
+
+
+def test_moved_images_go_on(finished, again):
+    Path("elsewhere").mkdir()
+    shutil.move("images", "elsewhere/pictures")
+    done = again("--epochs", 5, "--out", "runs/images", source="elsewhere/pictures")
+    assert done.code == 0
+    assert "goes on from 80 images" in done.out
+
+
+def test_a_run_can_be_taken_as_the_config_of_another(finished, cli):
+    done = cli("train", "--config", "runs/images", "--out", "runs/other")
+    assert done.code == 0, done.err
+    assert read_checkpoint(RunFolder(Path("runs/other")).checkpoint(80))[0].keys()
+    assert load("runs/other").sample(3).tolist() == load("runs/images").sample(3).tolist()
+
+
+def test_a_torn_newest_checkpoint_is_passed_over_and_said(finished, again):
+    run, _ = finished
+    newest = RunFolder(run).checkpoint(80)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = again()
+    assert done.code == 0
+    assert f"passed over: {newest}" in done.out
+    assert "goes on from 60 images (bit-exact)" in done.out
+    assert read_checkpoint(newest)[1]["nimg"] == 80
+    assert [row["nimg"] for row in read_rows(RunFolder(run).stats)] == [16, 28, 40, 56, 68, 80]
+
+
+def test_a_run_with_only_torn_checkpoints_is_refused_with_each_of_them(finished, again):
+    run, _ = finished
+    for _, path in RunFolder(run).list_checkpoints():
+        path.write_bytes(path.read_bytes()[:1000])
+    done = again("--epochs", 5)
+    assert done.code == 1
+    assert all(str(path) in done.err for _, path in RunFolder(run).list_checkpoints())
+    assert "--out" in done.err
+    assert again("--epochs", 5, "--out", "runs/new").code == 0
+
+
+def test_a_damaged_config_of_a_run_is_named(finished, again):
+    RunFolder(finished[0]).config.write_bytes(b"\xff\xfe\x00")
+    done = again("--epochs", 5)
+    assert done.code == 1
+    assert "config.yaml" in done.err and "--out runs/images-2" in done.err
+
+
+# ---------------------------------------------------------------- divergence
+
+
+def test_divergence_is_named_and_the_last_good_checkpoint_stays_usable(train, cli, images):
+    bad = ("--lr", "1e30", "--steps", 9, "--set", "output.checkpoint_every=1 steps")
+    done = train("images", *bad)
+    assert done.code == 1
+    assert "training diverged" in done.err and "--lr" in done.err
+    assert "The checkpoint at 8 images is kept." in done.err
+    assert checkpoints(Path("runs/images")) == [8]
+    assert cli("sample", "--n", 2).code == 0
+
+
+def test_a_start_that_reached_no_checkpoint_does_not_bind_the_next(train, images):
+    done = train("images", "--lr", "1e30", "--steps", 9, "--set", "output.log_every=2 steps")
+    assert done.code == 1
+    assert "is kept" not in done.err
+    done = train("images", "--lr", "2e-4", "--steps", 2, "--set", "output.log_every=2 steps")
+    assert done.code == 0, done.err
+    folder = RunFolder(Path("runs/images"))
+    assert len(read_rows(folder.stats)) == 1
+    assert len(list(folder.tensorboard.iterdir())) == 1
+
+
+# ---------------------------------------------------------------- --time
+
+
+def test_a_time_is_kept_to_written_down_and_continued_by_a_larger_one(train, images):
+    began_at = time.monotonic()
+    done = train("images", "--time", "2s")
+    assert done.code == 0, done.err
+    assert time.monotonic() - began_at < 8
+    execution = json.loads(RunFolder(Path("runs/images")).execution.read_text(encoding="utf-8"))
+    reached = checkpoints(Path("runs/images"))[-1]
+    assert execution["time_sec"] == 2
+    assert execution["length"].endswith(" kimg")
+    assert reached > 20
+
+    done = train("images", "--time", "2s")
+    assert done.code == 0
+    assert "runs/images: done" in done.out and "goes on" in done.out
+    assert checkpoints(Path("runs/images"))[-1] == reached
+
+    assert train("images", "--time", "1s").code == 0
+    assert checkpoints(Path("runs/images"))[-1] == reached
+
+    assert train("images", "--time", "4s").code == 0
+    assert checkpoints(Path("runs/images"))[-1] > reached
+
+
+def test_a_run_slower_than_measured_ends_with_its_time_and_is_done(train, images, monkeypatch):
+    monkeypatch.setattr("ganvas.app._Job._measure", lambda *args: 1e9)
+    began_at = time.monotonic()
+    done = train("images", "--time", "1s")
+    assert done.code == 0, done.err
+    assert time.monotonic() - began_at < 8
+    assert "runs/images: done" in done.out
+    reached = checkpoints(Path("runs/images"))
+    assert train("images", "--time", "1s").code == 0
+    assert checkpoints(Path("runs/images")) == reached
+
+
+# ---------------------------------------------------------------- signals, and two at once
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to one process on Windows")
+
+
+@pytest.fixture
+def slow():
+    """Starts `ganvas ARGS` as a process of its own whose steps take a while; returns it once a row is written."""
+    started = []
+
+    def start(run, *args):
+        process = subprocess.Popen([sys.executable, "-c", SLOWED, *map(str, args)], env=os.environ | {"OMP_NUM_THREADS": "1"},
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+        started.append(process)
+        give_up_at = time.monotonic() + 120
+        while not read_rows(RunFolder(run).stats):
+            assert process.poll() is None and time.monotonic() < give_up_at, process.communicate()
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@posix_only
+def test_ctrl_c_keeps_everything_and_one_process_owns_the_run(slow, images, cli):
+    args = ("train", "images", "--steps", 90, "--size", 16, "--batch", 8, "--threads", 1, "--device", "cpu",
+            "--set", "network.g_channels=4", "--set", "network.d_channels=4", "--set", "output.log_every=2 steps",
+            "--set", "output.grid_n=4", "--set", "output.checkpoint_every=1000 steps")
+    run = Path("runs/images")
+    process = slow(run, *args)
+
+    done = cli(*args)                                             # while that one trains
+    assert done.code == 1
+    assert str(process.pid) in done.err and "--out" in done.err
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (nimg,) = checkpoints(run)
+    assert f"stopped by SIGINT at {nimg} images; the same command goes on from there" in out
+    assert not RunFolder(run).lock.exists()
+    assert RunFolder(run).gif.is_file()
+
+    done = cli(*args)
+    assert done.code == 0, done.err
+    assert f"goes on from {nimg} images (bit-exact)" in done.out
+    assert checkpoints(run)[-1] == 600                            # 90 steps
+
+
+@posix_only
+def test_sigterm_ends_at_once_with_a_checkpoint(slow, images, cli):
+    args = ("train", "images", "--steps", 90, "--size", 16, "--batch", 8, "--threads", 1, "--device", "cpu",
+            "--set", "network.g_channels=4", "--set", "network.d_channels=4", "--set", "output.log_every=2 steps",
+            "--set", "output.grid_n=4")
+    run = Path("runs/images")
+    process = slow(run, *args)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    nimg = checkpoints(run)[-1]
+    assert f"stopped by SIGTERM at {nimg} images; the same command goes on from there" in out
+    assert not RunFolder(run).gif.exists()                        # who sends SIGTERM does not wait for pictures
+    done = cli(*args)
+    assert done.code == 0, done.err
+    assert f"goes on from {nimg} images (bit-exact)" in done.out
