@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import ganvas
-from ganvas import app
 from ganvas.checkpoint import read_checkpoint
+from ganvas.job import Watcher
 from ganvas.presets import preset_names
 from ganvas.report.log import CLOCK_FIELDS, read_rows
 from ganvas.run_folder import RunFolder
@@ -22,7 +22,6 @@ NARROW = {"network.g_channels": 4, "network.d_channels": 4, "output.log_every": 
 KILLED = """
 import os, signal, sys
 import ganvas
-from ganvas import app
 from test_resume import run_options
 for tick in ganvas.iterate(**run_options(*sys.argv[1:])):
     if tick.stats and tick.step == 8:                    # a row later than the checkpoint of step 5
@@ -30,7 +29,7 @@ for tick in ganvas.iterate(**run_options(*sys.argv[1:])):
 """
 
 
-class Quiet(app.Watcher):
+class Quiet(Watcher):
     def __init__(self):
         self.lines = []
 

@@ -1,14 +1,9 @@
 """From a source of images to a finished run folder: what the command line, notebooks and the studio call."""
 
 import contextlib
-import copy
-import json
-import shutil
 import signal
-import tempfile
 import threading
-import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,50 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ganvas import __version__
-from ganvas.checkpoint import read_newest
-from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
-from ganvas.config import from_yaml as values_from
-from ganvas.data.batches import Schedule
-from ganvas.data.decode import Layout, look, open_image, to_pixels
-from ganvas.data.pack import Pack, build_pack, plan_pack
-from ganvas.data.source_files import FolderSource
-from ganvas.data.sources import Source, UnreadableError, open_source
-from ganvas.errors import ConfigError, DataError, DivergedError, RunError
-from ganvas.files import whole_file, write_whole
+from ganvas.data.decode import Layout, open_image, to_pixels
+from ganvas.data.sources import UnreadableError, open_source
+from ganvas.errors import DataError, RunError
+from ganvas.files import whole_file
 from ganvas.generator import ImageGenerator, load, load_discriminator
-from ganvas.losses import Loss, loss_pair, own_pair
-from ganvas.networks.build import build_networks
-from ganvas.networks.custom import own_networks
-from ganvas.networks.summary import as_text, summarise
+from ganvas.job import Job, Tick
 from ganvas.ops.pixels import to_float
-from ganvas.recipe import complete, config_values, options_from, seconds
-from ganvas.report.grid import Picture, save_png, tile
-from ganvas.run_folder import RunFolder, RunLock, open_run
-from ganvas.run_writer import RunWriter, environment
-from ganvas.training import loop
-from ganvas.training.state import TrainState
-
-Network = nn.Module | Callable[[], nn.Module]
-
-TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
-MEASURE_SEC = 4.0              # at most; a tenth of a short --time
-FEW_IMAGES = 100               # below, the user is told what to expect
-
-
-class _StoppedError(Exception):
-    """SIGINT or SIGTERM came while images were decoded, so there is nothing to keep; its text is the signal's name."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A moment of a run at which there is something to see. `stats` and `grid` are None where none is due."""
-
-    nimg: int                      # real images seen so far
-    step: int
-    epoch: float
-    stats: dict[str, Any] | None   # the row that went to stats.jsonl
-    grid: Picture | None           # (H, W, C) uint8, the picture that went to samples/
-    end: str | None                # "done", "time", "SIGINT" or "SIGTERM"
+from ganvas.report.grid import save_png, tile
+from ganvas.run_folder import open_run
 
 
 @dataclass(frozen=True)
@@ -78,27 +38,13 @@ class Run:
         return load(self.path, checkpoint)
 
 
-class Watcher:
-    """Hears what a run does, for a progress display; this one prints the lines and draws nothing."""
-
-    def tell(self, text: str) -> None:
-        """A line for the user."""
-        print(text)
-
-    def packing(self, done: int, total: int) -> None:
-        """So many images of the source are decoded."""
-
-    def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
-        """A step is done; `row` where a row of statistics was written."""
-
-
 def train(source: str | Path | NDArray[Any] | None = None, **options: Any) -> Run:
     """Trains a generator on `source` and returns its run; takes what `iterate` takes. The same call again goes on.
 
     Ctrl-C and SIGTERM (in the main thread) end it after a checkpoint, with `end` 'SIGINT' or 'SIGTERM'.
     """
     with stop_on_signals() as should_stop:
-        job = _Job(source, should_stop=should_stop, **options)
+        job = Job(source, should_stop=should_stop, **options)
         end, nimg = "done", 0
         for tick in job.run():
             end, nimg = tick.end or end, tick.nimg
@@ -120,282 +66,7 @@ def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> 
     watch: hears lines and progress. dry_run: two steps in a temporary folder.
     Raises GanvasError (ConfigError, DataError, RunError) with a message for the user.
     """
-    return _Job(source, **options).run()
-
-
-class _Job:
-    """One call of train or iterate: resolves the options, then runs."""
-
-    def __init__(
-        self, source: str | Path | NDArray[Any] | None = None, *, preset: str | None = None, out: str | Path | None = None,
-        config: str | Path | None = None, time: str | float | None = None, settings: Mapping[str, Any] | None = None,
-        generator: Network | None = None, discriminator: Network | None = None, loss: tuple[Loss, Loss] | None = None,
-        watch: Watcher | None = None, should_stop: Callable[[], str | None] = lambda: None, dry_run: bool = False,
-        **short: Any,
-    ):
-        self.began_at = clock.monotonic()
-        self.watch, self.should_stop, self.dry_run = watch or Watcher(), should_stop, dry_run
-        base = config_values(str(config)) if config is not None else {}
-        options = options_from(short, settings or {})
-        if "data.source" in options:
-            raise ConfigError(f"data.source {options['data.source']}: name the images as SOURCE, the first argument.")
-        where = base.get("data.source", "digits") if source is None else source
-        self.budget_sec, self.spent_sec = seconds(time) if time is not None else None, 0.0
-        if time is not None and "length" in options:
-            raise ConfigError(f"--time {time} and {options['length']} both say how long to train: give one of them.")
-        if (generator is None) != (discriminator is None):
-            raise ConfigError("give both generator= and discriminator=, or neither.")
-
-        self.source: Source = open_source(where, options.get("data.labels", base.get("data.labels", "none")))
-        for note in self.source.notes:
-            self.watch.tell(note)
-        if generator is not None:
-            options |= {"network.family": "custom"}
-        recipe = complete(self.source.where, look(self.source), preset, base, options)
-        self.config = recipe.config
-        for reason in recipe.reasons:
-            self.watch.tell(f"  {reason}")
-        self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
-        if generator is not None and discriminator is not None:
-            self.networks = own_networks(generator, discriminator, self.config)
-        else:
-            self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
-        self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
-        self._check_outside_source()
-
-    def run(self) -> Iterator[Tick]:
-        if self.dry_run:
-            with tempfile.TemporaryDirectory(prefix="ganvas-dry-run-") as folder:
-                self.folder, self.budget_sec = RunFolder(Path(folder)), None
-                self.config = self.config.model_copy(update={"length": Amount(2, "steps")})
-                yield from self._locked()
-            self.watch.tell("Dry run: two steps, a grid and a checkpoint went well; nothing is kept.")
-            return
-        missing = [part for part in (self.folder.path, *self.folder.path.parents) if not part.exists()]
-        try:
-            yield from self._locked()
-        finally:
-            # Where nothing was trained, nothing stays; rmdir leaves alone what is not empty.
-            with contextlib.suppress(OSError):
-                for part in [self.folder.samples, self.folder.checkpoints, *missing] if missing else []:
-                    part.rmdir()
-
-    def _locked(self) -> Iterator[Tick]:
-        RunFolder.create(self.folder.path)
-        with RunLock(self.folder) as lock:
-            if lock.recovered:
-                self.watch.tell(lock.recovered)
-            self._check_same_run()
-            try:
-                pack = self._pack()
-            except _StoppedError as stopped:
-                yield Tick(0, 0, 0.0, None, None, str(stopped))
-                return
-            try:
-                yield from self._train(lock, pack)
-            finally:
-                pack.close()
-
-    def _check_outside_source(self) -> None:
-        """Raises ConfigError where the run's pictures would lie among the images, and be taken for some next time."""
-        if isinstance(self.source, FolderSource):
-            images = Path(self.source.where).expanduser().resolve()
-            if self.folder.path.resolve().is_relative_to(images):
-                raise ConfigError(f"{self.folder.path}: lies in {self.source.where}, so the run's pictures would be taken for "
-                                  "images to train on. Pass a folder outside of it as --out.")
-
-    def _check_same_run(self) -> None:
-        """Raises RunError where the folder holds a run with other options; a start without a checkpoint binds nobody."""
-        if not self.folder.config.is_file() or not self.folder.list_checkpoints():
-            return
-        try:
-            old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.folder.config}: cannot be read, so nothing goes on from there. {error}\n"
-                           f"Mend it, or pass --out {self.folder.path}-2 for a new run.") from error
-        changed = differences(old, self.config)
-        if changed:
-            path = self.folder.path
-            raise RunError(f"{path}: holds a run with other options, which cannot change on the way:\n  " + "\n  ".join(changed)
-                           + f"\nRepeat its options to go on with it, or pass --out {path}-2 for a new run.")
-
-    def _pack(self) -> Pack:
-        data = self.config.data
-        layout = Layout(height=data.size.height, width=data.size.width, channels=data.channels, fit=data.fit,
-                        transparency=data.transparency)
-        plan = plan_pack(self.source, layout)
-        if not plan.cached:
-            megabytes = max(0.1, plan.bytes_needed / 1e6)
-            self.watch.tell(f"decoding {_images(len(self.source))}, once: {megabytes:,.1f} MB are kept in {plan.path.parent}")
-
-        def decoded(done: int, total: int) -> None:
-            if reason := self.should_stop():
-                raise _StoppedError(reason)
-            self.watch.packing(done, total)
-
-        pack = build_pack(self.source, layout, skip_bad=data.skip_bad, progress=decoded)
-        for name, reason in pack.skipped:
-            self.watch.tell(f"left out: {name}: {reason}")
-        return pack
-
-    def _train(self, lock: RunLock, pack: Pack) -> Iterator[Tick]:
-        config, watch = self.config, self.watch
-        torch.set_num_threads(config.execution.threads)
-        watch.tell(f"{self.source.where}: {_images(len(pack))} as {config.data.size}, {pack.channels} channel"
-                   + ("s" if pack.channels > 1 else ""))
-        summary = self._summary(pack)                          # before the networks move to the device
-        state = TrainState.create(config, *self.networks)
-        self.spent_sec = self._resume(state, pack)
-        schedule = loop.make_schedule(config, len(pack), state)
-        if state.nimg == 0:
-            if len(pack) < FEW_IMAGES:
-                watch.tell(f"  only {_images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")
-            watch.tell(summary)
-            shutil.rmtree(self.folder.tensorboard, ignore_errors=True)     # of a start that reached no checkpoint
-        config = self.config = self._with_length(config, state, pack)
-        goal = loop.nimg_of(config.length, schedule)
-        if state.nimg >= goal:
-            watch.tell(self._done(state, schedule))
-            yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
-            return
-
-        self._note_execution(pack)
-        write_whole(self.folder.config, to_yaml(config))
-        writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)
-        end, finished = None, False
-        try:
-            if state.nimg == 0:
-                yield Tick(0, 0, 0.0, None, writer.grid(), None)
-            for tick in loop.train(state, config, pack, self.losses, self._stop_reason):
-                row = writer.row(tick.row) if tick.row else None
-                grid = writer.grid() if tick.grid_due else None
-                if tick.checkpoint_due:
-                    writer.checkpoint()
-                elif writer.checkpoint_due():
-                    loop.check_finite(state, weights_too=True)
-                    writer.checkpoint()
-                watch.training(tick.nimg, goal, tick.epoch, row)
-                end = tick.end
-                if row or grid is not None or end:
-                    finished = end is not None
-                    if end == "time":                          # the clock's choice too is made once and written down
-                        self.config = config.model_copy(update={"length": Amount(tick.nimg / 1000, "kimg")})
-                        self._note_execution(pack)
-                        write_whole(self.folder.config, to_yaml(self.config))
-                    if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
-                        writer.finish(watch.tell)
-                    if end in ("done", "time") and not self.dry_run:
-                        watch.tell(self._done(state, schedule))
-                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
-        except DivergedError as error:
-            kept = self.folder.list_checkpoints()
-            raise DivergedError(str(error) + (f" The checkpoint at {seen(kept[-1][0])} is kept." if kept else "")) from error
-        except GeneratorExit:                                  # the caller left its loop between two steps
-            if not finished and state.nimg:
-                loop.check_finite(state, weights_too=True)
-                writer.checkpoint()
-            raise
-        finally:
-            writer.close()
-
-    def _done(self, state: TrainState, schedule: Schedule) -> str:
-        return (f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. "
-                "A larger --time, --kimg, --epochs or --steps continues.")
-
-    def _summary(self, pack: Pack) -> str:
-        config = self.config
-        G, D = self.networks
-        z = torch.zeros(2, config.network.z_dim)
-        images = torch.zeros(2, pack.channels, *pack.image_size)
-        return "\n".join([
-            as_text("Generator", tuple(z.shape[1:]), summarise(G, z)),
-            as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
-        ])
-
-    def _resume(self, state: TrainState, pack: Pack) -> float:
-        """Loads the newest whole checkpoint into `state`, if there is one; returns the training seconds spent so far."""
-        newest = read_newest([path for _, path in self.folder.list_checkpoints()])
-        if newest is None:
-            return 0.0
-        tensors, meta, passed_over = newest
-        for fault in passed_over:
-            self.watch.tell(f"passed over: {fault}")
-        if meta["data_fingerprint"] != pack.fingerprint:
-            raise RunError(f"{self.source.where}: is not what this run was trained on; images were added, removed or changed. "
-                           f"Put them back, or pass --out {self.folder.path}-2 for a new run.")
-        try:
-            state.load(tensors, meta)
-        except (KeyError, RuntimeError) as error:
-            raise RunError(f"{self.folder.path}: its checkpoint does not fit these networks ({error}).") from error
-        changed = self._changed_environment()
-        exact = f"not bit-exact: {changed}" if changed else "bit-exact"
-        self.watch.tell(f"{self.folder.path}: goes on from {seen(state.nimg)} ({exact})")
-        return float(meta["elapsed_sec"])
-
-    def _changed_environment(self) -> str:
-        before, now = self._execution().get("environment", {}), environment(self.config)
-        return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name])
-
-    def _execution(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.folder.execution.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
-
-    def _note_execution(self, pack: Pack) -> None:
-        content = {"environment": environment(self.config), "images": len(pack), "data_fingerprint": pack.fingerprint}
-        if self.budget_sec is not None:
-            content |= {"time_sec": self.budget_sec, "length": str(self.config.length)}
-        write_whole(self.folder.execution, json.dumps(content, indent=2))
-
-    def _with_length(self, config: RunConfig, state: TrainState, pack: Pack) -> RunConfig:
-        """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
-        if self.budget_sec is None:
-            return config
-        noted = self._execution()
-        if noted.get("time_sec") == self.budget_sec and "length" in noted:
-            return config.model_copy(update={"length": Amount.parse(noted["length"])})
-        nimg, measure_sec = state.nimg, min(MEASURE_SEC, self.budget_sec / 10)
-        left_sec = self.budget_sec * TIME_SHARE - self._elapsed_sec() - measure_sec
-        if left_sec > 0:
-            speed = self._measure(config, pack, measure_sec)
-            nimg += int(speed * left_sec)
-            self.watch.tell(f"{speed:,.0f} images a second: --time makes {seen(nimg)}")
-        return config.model_copy(update={"length": Amount(max(nimg, 1) / 1000, "kimg")})
-
-    def _elapsed_sec(self) -> float:
-        """Seconds of earlier sessions in training, and of all of this one."""
-        return self.spent_sec + clock.monotonic() - self.began_at
-
-    def _measure(self, config: RunConfig, pack: Pack, measure_sec: float) -> float:
-        """Images a second of the training loop, on a throwaway copy of the state."""
-        state = TrainState.create(config, *copy.deepcopy(self.networks))
-        ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), pack, self.losses)
-        for _ in range(2):                                  # the first steps warm up
-            next(ticks)
-        started_at, nimg = clock.monotonic(), state.nimg
-        while clock.monotonic() - started_at < measure_sec:
-            next(ticks)
-        ticks.close()                                       # type: ignore[attr-defined]
-        return (state.nimg - nimg) / (clock.monotonic() - started_at)
-
-    def _stop_reason(self) -> str | None:
-        if self.budget_sec is not None and self._elapsed_sec() > self.budget_sec:
-            return "time"
-        reason = self.should_stop()
-        if reason:
-            self.watch.tell(f"{reason}: writing a checkpoint; a second one stops at once")
-        return reason
-
-
-def seen(nimg: int) -> str:
-    """How many images that are, for people: `850 images`, `12.3 kimg`."""
-    return f"{nimg / 1000:,.1f} kimg" if nimg >= 1000 else _images(nimg)
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image" + ("" if count == 1 else "s")
+    return Job(source, **options).run()
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ Transparency = Annotated[str, Field(pattern=r"^(white|black|keep|#[0-9a-fA-F]{6}
 
 MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
 
-LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic"]
+LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic", "custom"]
 GridMode = Literal["train", "eval"]
 
 
@@ -175,7 +175,7 @@ class TrainConfig(Section):
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's beta_1 and beta_2")
     adam_eps: float = Field(1e-8, gt=0, description="Adam's epsilon")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty through Adam's gradient, on every parameter")
-    loss: LossName = Field("nonsaturating", description="adversarial loss")
+    loss: LossName = Field("nonsaturating", description="adversarial loss; custom = your own pair, from Python")
     r1_gamma: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty on reals; 0 = off")
     ema_half_life_kimg: float = Field(0.0, ge=0, description="half-life of the averaged generator; 0 = no averaging")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, z, order and augmentation")

@@ -60,14 +60,16 @@ class ImageGenerator:
         return torch.cat(made)
 
 
-def load(run: str | Path, checkpoint: str = "last", generator: nn.Module | None = None, device: str = "cpu") -> ImageGenerator:
+def load(
+    run: str | Path, checkpoint: str | int = "last", generator: nn.Module | None = None, device: str = "cpu",
+) -> ImageGenerator:
     """The generator of a run folder (`checkpoint` 'last' or a number of images) or of one generator file.
 
     `generator`: your own module, for a run trained with one; its weights are replaced by the checkpoint's.
     Raises RunError for what is not a run or cannot be read, ConfigError where the run needs `generator` and has none.
     """
     path = Path(run)
-    tensors, meta = read_checkpoint(path if path.is_file() else _generator_file(open_run(path), checkpoint))
+    tensors, meta = read_checkpoint(path if path.is_file() else _generator_file(open_run(path), str(checkpoint)))
     if meta.get("kind") != "generator":
         raise RunError(f"{path}: is a training state. Pass the run folder, or the generator-… file beside it.")
     config = config_of(meta)

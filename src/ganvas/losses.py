@@ -22,11 +22,13 @@ class LossPair(NamedTuple):
     """What D minimises and what G minimises; each (real_logits (N,), fake_logits (N,)) -> () summed over the batch.
 
     g_sees_reals: G's loss depends on the reals' logits; where it does not, D is not run on the reals in G's turn.
+    separable: D's loss is a sum of one over the reals and one over the fakes, as plan.d_step 'real_then_fake' needs.
     """
 
     d: Loss
     g: Loss
     g_sees_reals: bool = False
+    separable: bool = True
 
 
 def nonsaturating_d(real_logits: Tensor, fake_logits: Tensor, real_label: float = 1.0) -> Tensor:
@@ -82,12 +84,17 @@ LOSSES: dict[LossName, LossPair] = {
     "minimax": LossPair(nonsaturating_d, minimax_g),
     "hinge": LossPair(hinge_d, hinge_g),
     "least_squares": LossPair(least_squares_d, least_squares_g),
-    "relativistic": LossPair(relativistic_d, relativistic_g, g_sees_reals=True),
+    "relativistic": LossPair(relativistic_d, relativistic_g, g_sees_reals=True, separable=False),
 }
 
 
 def loss_pair(name: LossName, real_label: float) -> LossPair:
-    """The named pair, with D's target for reals put in where the loss has one (cross-entropy only)."""
+    """The named pair, with D's target for reals put in where the loss has one (cross-entropy only).
+
+    Raises ConfigError for 'custom', whose functions only the caller has.
+    """
+    if name == "custom":
+        raise ConfigError("this run was trained with its own loss: pass it from Python, loss=(d_loss, g_loss).")
     pair = LOSSES[name]
     return pair._replace(d=partial(nonsaturating_d, real_label=real_label)) if pair.d is nonsaturating_d else pair
 
@@ -103,7 +110,12 @@ def own_pair(d: Loss, g: Loss) -> LossPair:
         if once.ndim or not torch.allclose(twice, 2 * once):
             raise ConfigError(f"loss: {who}'s function must give one number, the sum over the images of the batch "
                               f"(end it with .sum(), not .mean()); 3 images gave {once}, the same 3 twice gave {twice}")
-    return LossPair(d, g, g_sees_reals=not torch.equal(g(real, fake), g(real + 1, fake)))
+    nothing = real.new_empty(0)
+    try:
+        separable = torch.allclose(d(real, nothing) + d(nothing, fake), d(real, fake))
+    except RuntimeError:                             # (3,) and (0,) cannot be paired
+        separable = False
+    return LossPair(d, g, g_sees_reals=not torch.equal(g(real, fake), g(real + 1, fake)), separable=separable)
 
 
 def r1_penalty(real_logits: Tensor, reals: Tensor) -> Tensor:

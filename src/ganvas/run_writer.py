@@ -1,6 +1,5 @@
 """Writes what a run in training shows and keeps: rows, grids, checkpoints, and at the end curves, GIF and MP4."""
 
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ganvas import __version__
 from ganvas.checkpoint import write_checkpoint
@@ -136,16 +134,3 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). The checkpoints so far are kept. "
                        "Free the disk and run the same command again.") from error
-
-
-def environment(config: RunConfig) -> dict[str, Any]:
-    """What must be the same for a resumed run to be bit-exact."""
-    device = config.execution.device
-    return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "threads": config.execution.threads, "machine": platform.machine(), "system": platform.system(),
-        "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
-        "ganvas": __version__,
-    }
-
-

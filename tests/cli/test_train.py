@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from ganvas.checkpoint import read_checkpoint
-from ganvas.config import from_yaml, make_config, to_yaml
+from ganvas.config import Amount, from_yaml, make_config, to_yaml
 from ganvas.generator import config_of, load
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
+from ganvas.training import loop
 from makers import image_folder
 
 SEEDS_STATISTICS = ("Loss_D", "Loss_G", "D(x)", "D(G(z))_before", "D(G(z))_after")
@@ -52,7 +53,8 @@ def test_the_config_of_a_run_reads_back_as_what_it_was_trained_with(finished):
 def test_rows_hold_what_the_tutorials_print(finished):
     rows = read_rows(RunFolder(finished[0]).stats)
     assert [(row["step"], row["nimg"], row["epoch"]) for row in rows] == [
-        (2, 16, 0.8), (4, 28, 1.4), (6, 40, 2.0), (8, 56, 2.8), (10, 68, 3.4), (12, 80, 4.0)]      # 20 images: 8 + 8 + 4
+        (1, 8, 0.4), (2, 16, 0.8), (4, 28, 1.4), (6, 40, 2.0), (8, 56, 2.8), (10, 68, 3.4), (12, 80, 4.0)]
+    # 20 images: 8 + 8 + 4
     assert all(np.isfinite(row[name]) for row in rows for name in SEEDS_STATISTICS)
     assert all(0 <= row[name] <= 1 for row in rows for name in SEEDS_STATISTICS[2:])
     assert all(row["img_per_sec"] > 0 and row["elapsed_sec"] > 0 for row in rows)
@@ -61,7 +63,7 @@ def test_rows_hold_what_the_tutorials_print(finished):
 def test_each_row_is_told_as_a_line(finished):
     lines = [line for line in finished[1].out.splitlines() if line.startswith("[epoch ")]
     last = read_rows(RunFolder(finished[0]).stats)[-1]
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[-1].startswith(f"[epoch 4.00][step 12] Loss_D: {last['Loss_D']:.4f}  Loss_G: {last['Loss_G']:.4f}")
 
 
@@ -73,7 +75,7 @@ def test_tensorboard_has_the_statistics_and_the_pictures(finished):
     tags = events.Tags()
     assert set(SEEDS_STATISTICS) <= set(tags["scalars"])
     assert tags["images"] == ["samples"]
-    assert [point.step for point in events.Scalars("Loss_D")] == [16, 28, 40, 56, 68, 80]
+    assert [point.step for point in events.Scalars("Loss_D")] == [8, 16, 28, 40, 56, 68, 80]
 
 
 def test_pictures_are_there_and_the_latest_is_the_newest(finished):
@@ -225,7 +227,7 @@ def test_a_torn_newest_checkpoint_is_passed_over_and_said(finished, again):
     assert f"passed over: {newest}" in done.out
     assert "goes on from 60 images (bit-exact)" in done.out
     assert read_checkpoint(newest)[1]["nimg"] == 80
-    assert [row["nimg"] for row in read_rows(RunFolder(run).stats)] == [16, 28, 40, 56, 68, 80]
+    assert [row["nimg"] for row in read_rows(RunFolder(run).stats)] == [8, 16, 28, 40, 56, 68, 80]
 
 
 def test_a_run_with_only_torn_checkpoints_is_refused_with_each_of_them(finished, again):
@@ -249,63 +251,107 @@ def test_a_damaged_config_of_a_run_is_named(finished, again):
 # ---------------------------------------------------------------- divergence
 
 
-def test_divergence_is_named_and_the_last_good_checkpoint_stays_usable(train, cli, images):
-    bad = ("--lr", "1e30", "--steps", 9, "--set", "output.checkpoint_every=1 steps")
-    done = train("images", *bad)
+def test_divergence_is_named_and_the_last_good_checkpoint_stays_usable(train, cli, images, monkeypatch):
+    def diverging_step(state, *args):
+        stats = step(state, *args)
+        if state.nimg >= 16:
+            next(state.G.parameters()).data[:] = float("inf")
+        return stats
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", diverging_step)
+    done = train("images", "--steps", 9, "--set", "output.checkpoint_every=1 steps")
     assert done.code == 1
-    assert "training diverged" in done.err and "--lr" in done.err
-    assert "The checkpoint at 8 images is kept." in done.err
-    assert checkpoints(Path("runs/images")) == [8]
-    assert cli("sample", "--n", 2).code == 0
+    assert "training diverged: a weight is NaN or infinite near image 20" in done.err and "--lr" in done.err
+    assert "The checkpoint at 16 images is kept." in done.err
+    assert checkpoints(Path("runs/images")) == [8, 16]
+    sampled = cli("sample", "--n", 2)
+    assert (sampled.code, sampled.out.splitlines()[0]) == (0, "runs/images: generator after 16 images")
 
 
 def test_a_start_that_reached_no_checkpoint_does_not_bind_the_next(train, images):
-    done = train("images", "--lr", "1e30", "--steps", 9, "--set", "output.log_every=2 steps")
+    done = train("images", "--lr", "1e30", "--steps", 9)
     assert done.code == 1
+    assert "training diverged: " in done.err and "is NaN or infinite" in done.err
     assert "is kept" not in done.err
-    done = train("images", "--lr", "2e-4", "--steps", 2, "--set", "output.log_every=2 steps")
+    done = train("images", "--lr", "2e-4", "--steps", 2)
     assert done.code == 0, done.err
     folder = RunFolder(Path("runs/images"))
-    assert len(read_rows(folder.stats)) == 1
+    assert [row["step"] for row in read_rows(folder.stats)] == [1]
     assert len(list(folder.tensorboard.iterdir())) == 1
 
 
 # ---------------------------------------------------------------- --time
 
 
-def test_a_time_is_kept_to_written_down_and_continued_by_a_larger_one(train, images):
-    began_at = time.monotonic()
+class Clock:
+    """Goes on by 20 ms with each training step, and in no other way."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+    time = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    def step_of_20_ms(*args):
+        clock.now += 0.02
+        return step(*args)
+    clock, step = Clock(), loop.train_step
+    monkeypatch.setattr("ganvas.job.clock", clock)
+    monkeypatch.setattr("ganvas.run_writer.time", clock)
+    monkeypatch.setattr(loop, "train_step", step_of_20_ms)
+    return clock
+
+
+def test_a_time_is_kept_to_written_down_and_continued_by_a_larger_one(train, images, clock):
+    began_at = clock.now
     done = train("images", "--time", "2s")
     assert done.code == 0, done.err
-    assert time.monotonic() - began_at < 8
+    assert 1.8 < clock.now - began_at <= 2
     execution = json.loads(RunFolder(Path("runs/images")).execution.read_text(encoding="utf-8"))
     reached = checkpoints(Path("runs/images"))[-1]
     assert execution["time_sec"] == 2
-    assert execution["length"].endswith(" kimg")
-    assert reached > 20
+    assert reached - 8 < 1000 * Amount.parse(execution["length"]).value <= reached
+    assert "images a second: --time makes" in done.out
 
-    done = train("images", "--time", "2s")
-    assert done.code == 0
-    assert "runs/images: done" in done.out and "goes on" in done.out
-    assert checkpoints(Path("runs/images"))[-1] == reached
+    for time_again in ("2s", "1s"):                               # all of it is used, whether or not it is known by this name
+        done = train("images", "--time", time_again)
+        assert done.code == 0
+        assert "runs/images: done" in done.out and "goes on" not in done.out
+        assert checkpoints(Path("runs/images"))[-1] == reached
 
-    assert train("images", "--time", "1s").code == 0
-    assert checkpoints(Path("runs/images"))[-1] == reached
+    began_at = clock.now
+    assert train("images", "--time", "6s").code == 0
+    assert 3 < clock.now - began_at <= 4.2                        # the training of the first 2 s counts
+    assert checkpoints(Path("runs/images"))[-1] > 2 * reached
 
-    assert train("images", "--time", "4s").code == 0
-    assert checkpoints(Path("runs/images"))[-1] > reached
 
-
-def test_a_run_slower_than_measured_ends_with_its_time_and_is_done(train, images, monkeypatch):
-    monkeypatch.setattr("ganvas.app._Job._measure", lambda *args: 1e9)
-    began_at = time.monotonic()
+def test_a_run_slower_than_measured_ends_with_its_time_and_is_done(train, images, clock, monkeypatch):
+    monkeypatch.setattr("ganvas.job.Job._measure", lambda *args: 1e9)
+    began_at = clock.now
     done = train("images", "--time", "1s")
     assert done.code == 0, done.err
-    assert time.monotonic() - began_at < 8
+    assert clock.now - began_at == pytest.approx(1, abs=0.03)
     assert "runs/images: done" in done.out
     reached = checkpoints(Path("runs/images"))
-    assert train("images", "--time", "1s").code == 0
-    assert checkpoints(Path("runs/images")) == reached
+    assert reached[-1] > 300
+    done = train("images", "--time", "1s")
+    assert (done.code, checkpoints(Path("runs/images"))) == (0, reached)
+    assert "goes on" not in done.out
+
+
+def test_a_stopped_run_goes_on_to_the_length_that_its_time_once_made(train, images, clock, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ganvas.job.Job._stop_reason", lambda job: "SIGINT")
+        assert train("images", "--time", "2s").code == 130
+    goal = 1000 * Amount.parse(json.loads(RunFolder(Path("runs/images")).execution.read_text(encoding="utf-8"))["length"]).value
+    done = train("images", "--time", "2s")
+    assert done.code == 0
+    assert "images a second" not in done.out                      # measured once
+    assert goal <= checkpoints(Path("runs/images"))[-1] < goal + 8
 
 
 # ---------------------------------------------------------------- signals, and two at once

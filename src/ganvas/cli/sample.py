@@ -21,9 +21,10 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = "cpu",
 ) -> None:
     """Make new images with a trained generator."""
-    from ganvas.app import save_samples, seen
+    from ganvas.app import save_samples
     from ganvas.config import make_config
     from ganvas.generator import load
+    from ganvas.job import seen
     from ganvas.recipe import best_device, check_device
     from ganvas.run_folder import newest_run
 

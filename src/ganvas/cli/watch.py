@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ganvas import app
+from ganvas.job import Watcher, seen
 from ganvas.run_folder import RunFolder
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 SMOOTHING = 0.9                # of the speed shown
 
 
-class TerminalWatcher(app.Watcher):
+class TerminalWatcher(Watcher):
     """Draws with Rich; where output is no terminal, bars are left out and the lines remain."""
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class TerminalWatcher(app.Watcher):
             speed = (nimg - self.last[1]) / (now - self.last[0])
             self.speed = SMOOTHING * self.speed + (1 - SMOOTHING) * speed if self.speed else speed
         self.last = (now, nimg)
-        self._bar("training", nimg, goal, f"epoch {epoch:.1f}  {app.seen(nimg)}  {self.speed:,.0f} img/s")
+        self._bar("training", nimg, goal, f"epoch {epoch:.1f}  {seen(nimg)}  {self.speed:,.0f} img/s")
         if row:
             self.tell(row_text(row))
 
@@ -75,6 +76,6 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
             if path.is_file():
                 watcher.tell(f"{what + ':':<12} {path}")
     if run.end in EXIT_CODES:
-        watcher.tell(f"stopped by {run.end} at {app.seen(run.nimg)}; the same command goes on from there")
+        watcher.tell(f"stopped by {run.end} at {seen(run.nimg)}; the same command goes on from there")
         sys.exit(EXIT_CODES[run.end])
     return run

@@ -41,7 +41,8 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for panel in panels:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     images_per_epoch = rows[-1]["nimg"] / 1000 / rows[-1]["epoch"] if rows[-1].get("epoch") else None
     if images_per_epoch:
         top = panels[0].secondary_xaxis(

@@ -55,7 +55,7 @@ def discriminator_step(
     stats: Stats = {}
     if plan.d_step == "joint":
         reals = reals.detach().requires_grad_(r1_gamma > 0)
-        real_logits, fake_logits = state.D(reals), state.D(fakes)           # (N,)
+        real_logits, fake_logits = state.D(reals).flatten(), state.D(fakes).flatten()     # (N,); an own D may give (N, 1)
         loss = objective = plan.d_scale * d_loss(real_logits, fake_logits)
         if r1_gamma:
             penalty = r1_penalty(real_logits, reals)
@@ -64,10 +64,10 @@ def discriminator_step(
         _update(state.D_opt, objective, plan, len(reals))
     else:
         nothing = reals.new_empty(0)                                        # the loss's sum over no images is 0
-        real_logits = state.D(reals)
+        real_logits = state.D(reals).flatten()
         real_loss = plan.d_scale * d_loss(real_logits, nothing)
         _update(state.D_opt, real_loss, plan, len(reals))
-        fake_logits = state.D(fakes)                                        # by the D that has just learnt the reals
+        fake_logits = state.D(fakes).flatten()                              # by the D that has just learnt the reals
         fake_loss = plan.d_scale * d_loss(nothing, fake_logits)
         _update(state.D_opt, fake_loss, plan, len(reals))
         loss = real_loss.detach() + fake_loss.detach()
@@ -81,9 +81,9 @@ def discriminator_step(
 def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor) -> Stats:
     """One update of G through `fakes` (N, C, H, W), which carry its graph; D's weights get no gradient."""
     with _without_weight_gradients(state.D):
-        fake_logits = state.D(fakes)                                        # (N,)
+        fake_logits = state.D(fakes).flatten()                              # (N,)
         # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
-        real_logits = state.D(reals) if losses.g_sees_reals else fake_logits.detach()
+        real_logits = state.D(reals).flatten() if losses.g_sees_reals else fake_logits.detach()
         loss = losses.g(real_logits, fake_logits)
         _update(state.G_opt, loss, plan, len(reals))
     return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean()}

@@ -1,0 +1,54 @@
+"""execution.json: what the machine and the clock decided for a run, written once, and whether a resumed run is bit-exact."""
+
+import json
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+from ganvas import __version__
+from ganvas.config import Amount, RunConfig
+from ganvas.files import write_whole
+from ganvas.run_folder import RunFolder
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What must be the same for a resumed run to be bit-exact."""
+    device = config.execution.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": config.execution.threads, "machine": platform.machine(), "system": platform.system(),
+        "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
+        "ganvas": __version__,
+    }
+
+
+def note(folder: RunFolder, config: RunConfig, fingerprint: str, images: int, budget_sec: float | None) -> None:
+    """Writes execution.json; `budget_sec` is --time, for which config.length was chosen."""
+    content: dict[str, Any] = {"environment": environment(config), "images": images, "data_fingerprint": fingerprint}
+    if budget_sec is not None:
+        content |= {"time_sec": budget_sec, "length": str(config.length)}
+    write_whole(folder.execution, json.dumps(content, indent=2))
+
+
+def noted_length(folder: RunFolder, budget_sec: float) -> Amount | None:
+    """The length that was chosen for this very --time before, if it was."""
+    noted = _read(folder)
+    return Amount.parse(noted["length"]) if noted.get("time_sec") == budget_sec and "length" in noted else None
+
+
+def why_inexact(folder: RunFolder, config: RunConfig) -> str:
+    """Why a run that goes on here and now may differ in its last bits from an unbroken one; empty where it does not."""
+    if config.execution.device != "cpu":
+        return f"{config.execution.device} adds up in no fixed order"
+    before, now = _read(folder).get("environment", {}), environment(config)
+    return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name])
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    try:
+        content = json.loads(folder.execution.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,66 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import no_grad
+
+from ganvas.generator import load_discriminator
+from ganvas.ops.pixels import to_float
+from ganvas.run_folder import RunFolder
+
+
+def test_reals_and_samples_get_a_probability_each(finished, cli):
+    cli("sample", "--n", 2, "--dir", "made")
+    done = cli("score", "images", "made/0-00000.png", "made")
+    lines = [line.split() for line in done.out.splitlines()[1:]]
+    assert done.code == 0
+    assert done.out.startswith("runs/images: ")
+    assert [name for _, name in lines] == [f"images/{i:03d}.png" for i in range(20)] + [
+        "made/0-00000.png", "made/0-00000.png", "made/0-00001.png"]
+    assert all(0 <= float(probability) <= 1 for probability, _ in lines)
+    assert lines[20][0] == lines[21][0]
+
+
+def test_a_sample_scores_what_the_discriminator_says_of_it(finished, cli):
+    import torch
+
+    cli("sample", "--n", 3, "--npz", "made.npz")
+    D, _, _ = load_discriminator(RunFolder(finished[0]))
+    with np.load("made.npz") as arrays, no_grad():
+        wanted = D(to_float(torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy()))).sigmoid().flatten()
+    scores = json.loads(cli("score", "runs/images", "made.npz", "--json").out)["scores"]
+    assert [score["real"] for score in scores] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_json_names_version_run_and_each_image(finished, cli):
+    answer = json.loads(cli("score", "images/003.png", "images/001.png", "--json").out)
+    assert (answer["version"], answer["run"]) == (1, "runs/images")
+    assert [score["image"] for score in answer["scores"]] == ["images/003.png", "images/001.png"]
+
+
+def test_a_run_may_be_named_first_and_a_checkpoint_chosen(finished, cli):
+    shutil.copytree("runs/images", "elsewhere")
+    assert cli("score", "elsewhere", "images").out.startswith("elsewhere: ")
+    then, now = (cli("score", "elsewhere", "images", "--checkpoint", name).out for name in ("40", "last"))
+    assert then != now
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    (["runs/images"], ["runs/images", "name the images"]),
+    (["notes.txt"], ["notes.txt: cannot be read as an image"]),
+    (["images", "bad"], ["bad/x.png: cannot be read as an image"]),
+    (["empty"], ["empty: no images"]),
+    (["images/nothing.png"], ["images/nothing.png: does not exist"]),
+    (["images", "--checkpoint", "41"], ["'41'", "last, 40, 60, 80"]),
+])
+def test_what_cannot_be_scored_is_named(finished, cli, args, words):
+    Path("notes.txt").write_text("hello")
+    for folder in ("bad", "empty"):
+        Path(folder).mkdir()
+    Path("bad/x.png").write_text("hello")
+    done = cli("score", *args)
+    assert (done.code, done.out) == (1, "")
+    assert all(word in done.err for word in words), done.err
+    assert "--skip-bad" not in done.err                    # score has no such option
