@@ -14,7 +14,6 @@ from ganvas import app
 from ganvas.checkpoint import read_checkpoint
 from ganvas.errors import ConfigError, DataError, RunError
 from ganvas.job import Watcher, seen
-from ganvas.job import Watcher, seen
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
 from makers import image_folder
