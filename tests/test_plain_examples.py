@@ -377,7 +377,7 @@ def test_script_trains_on_a_folder_and_draws_its_pictures(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module: Any = load(name)
-    monkeypatch.setattr(module, "PICTURES", 4)      # radford's 196 take half a minute on one core
+    monkeypatch.setattr(module, "PICTURES", 4)      # radford's 196 would be most of the test's time
     is_mnist = name == "coursera-mnist-28"
     (write_digits if is_mnist else write_images)(tmp_path / "data", 5)    # batches of 2, 2 and a single image
     length = ["--steps", "2"] if name == "keras-pokemon-64" else ["--epochs", "1"]

@@ -22,7 +22,7 @@ from ganvas.data.decode import Layout, look
 from ganvas.data.pack import Pack, build_pack, plan_pack
 from ganvas.data.source_files import FolderSource
 from ganvas.data.sources import Source, open_source
-from ganvas.errors import ConfigError, DivergedError, RunError
+from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import write_whole
 from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.networks.build import build_networks
@@ -200,7 +200,10 @@ class Job:
         summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
         self.spent_sec = self._resume(state, pack)
-        schedule = loop.make_schedule(config, len(pack), state)
+        try:
+            schedule = loop.make_schedule(config, len(pack), state)
+        except DataError as error:
+            raise DataError(f"{self.source.where}: {error}") from error
         if state.nimg == 0:
             if len(pack) < FEW_IMAGES:
                 watch.tell(f"  only {_images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")

@@ -138,7 +138,7 @@ def test_one_image_trains_with_a_hint_or_is_refused_with_what_to_do(cli, preset)
             *(["--preset", preset] if preset else [])]
     done = cli("train", "one", *tiny)
     if done.code:
-        assert refused(done, "1 image")
+        assert refused(done, "one: ", "1 image")
         assert nothing_left()
         if "--batch 1" in done.err:
             done = cli("train", "one", *tiny, "--batch", 1)
@@ -152,7 +152,7 @@ def test_one_image_trains_with_a_hint_or_is_refused_with_what_to_do(cli, preset)
 
 def test_a_batch_larger_than_the_set_is_refused_where_incomplete_batches_are_dropped(cli, images):
     done = cli("train", "images", "--preset", "digits-16", "--device", "cpu", "--threads", 1)
-    assert refused(done, "--batch 64", "only 20 images", "Pass --batch 20 or smaller")
+    assert refused(done, "images: --batch 64", "only 20 images", "Pass --batch 20 or smaller")
     assert nothing_left()
 
 

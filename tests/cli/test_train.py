@@ -26,7 +26,7 @@ from ganvas.cli.main import main
 from ganvas.training import loop
 step = loop.train_step
 def slow_step(*args):
-    time.sleep(0.05)
+    time.sleep(0.1)
     return step(*args)
 loop.train_step = slow_step
 sys.argv[0] = "ganvas"

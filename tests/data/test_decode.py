@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganvas.data.decode import Layout, open_image, to_pixels
+from ganvas.data.decode import Layout, Look, image_extensions, look, open_image, to_pixels
+from ganvas.data.sources import open_source
 from ganvas.errors import ConfigError, DataError
 
 
@@ -121,3 +122,140 @@ def test_layouts_that_cannot_be_are_refused():
     for how in ({"channels": 2}, {"transparency": "pink"}, {"transparency": "keep"}):
         with pytest.raises((ConfigError, ValueError)):
             layout(**how)
+
+
+@pytest.mark.parametrize(("orientation", "corner"), [
+    (1, (0, 0)), (2, (0, 2)), (3, (1, 2)), (4, (1, 0)), (5, (0, 0)), (6, (0, 1)), (7, (2, 1)), (8, (2, 0))])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_every_orientation_puts_the_first_pixel_where_exif_says(orientation, corner, kind):
+    image = Image.new("L", (3, 2))
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = open_image(encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})), "x").convert("L")
+    assert np.argwhere(np.asarray(upright) == 255).tolist() == [list(corner)]
+    assert upright.size == ((3, 2) if orientation < 5 else (2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_cost_the_image():
+    assert open_image(encoded(Image.new("L", (3, 2), 7), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), "x").size == (3, 2)
+
+
+@pytest.mark.parametrize(("image", "pixel"), [
+    (Image.new("YCbCr", (2, 2), (76, 85, 255)), (254, 0, 0)),
+    (Image.new("HSV", (2, 2), (0, 255, 255)), (255, 0, 0)),
+    (Image.new("LAB", (2, 2), (255, 128, 128)), (255, 255, 255)),
+    (Image.new("RGBa", (2, 2), (128, 0, 0, 128)), (255, 127, 127)),
+    (Image.new("La", (2, 2), (0, 128)), (127, 127, 127)),
+    (Image.new("P", (2, 2)).convert("PA"), (0, 0, 0)),
+    (Image.new("I", (2, 2), 65535), (255, 255, 255)),
+    (Image.new("I", (2, 2), 200), (200, 200, 200)),
+    (Image.new("I;16B", (2, 2)), (0, 0, 0)),
+    (Image.new("F", (2, 2), 255.0), (255, 255, 255)),
+], ids=lambda value: value.mode if isinstance(value, Image.Image) else "")
+def test_rare_modes_have_their_colour_too(image, pixel):
+    assert to_pixels(image, layout(2))[:, 0, 0].tolist() == pytest.approx(pixel, abs=1)
+
+
+@pytest.mark.parametrize(("mode", "value"), [("I", 70000), ("I", -1), ("F", 300.0), ("F", float("nan"))])
+def test_grey_without_an_agreed_black_and_white_is_refused_with_its_range(mode, value):
+    with pytest.raises(DataError, match=r"x\.tif: .*grey values from .* no agreed black and white"):
+        open_image(encoded(Image.new(mode, (2, 2), value), "TIFF"), "x.tif")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_one_value_declared_transparent_in_a_png_shows_the_background(mode):
+    image = Image.new(mode, (2, 1))
+    image.putpixel((1, 0), {"L": 200, "RGB": (9, 9, 9), "I;16": 51400}[mode])
+    image = open_image(encoded(image, transparency={"L": 200, "RGB": (9, 9, 9), "I;16": 51400}[mode]), "x")
+    made = to_pixels(image, Layout(1, 2, 3, "stretch", "#ff8000"))
+    assert made[:, 0].T.tolist() == [[0, 0, 0], [255, 128, 0]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_gives_its_first_frame(kind):
+    first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    exact = {"lossless": True} if kind == "WEBP" else {}
+    made = pixels(first, kind, save={"save_all": True, "append_images": [second], **exact})
+    assert made[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_the_pixel_limit_is_checked_before_decoding(monkeypatch):
+    data = encoded(Image.new("L", (100, 50)))
+    assert open_image(data, "x", max_pixels=5000).size == (100, 50)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"x: .*100x50 is 5,000 pixels; the limit is 4,999 pixels"):
+        open_image(data, "x", max_pixels=4999)
+
+
+def test_content_that_would_start_another_program_is_no_image():
+    with pytest.raises(DataError, match=r"x\.png: .*not an image of a known format"):
+        open_image(encoded(Image.new("RGB", (4, 4)), "EPS"), "x.png")
+    assert {".eps", ".wmf", ".h5", ".mpg", ".pdf"}.isdisjoint(image_extensions())
+
+
+@pytest.mark.parametrize(("size", "height", "width"), [
+    ((50, 77), 24, 40), ((77, 50), 40, 24), ((10, 90), 32, 48), ((33, 33), 5, 7)])
+def test_a_crop_is_the_middle_of_the_smallest_image_that_covers_the_target(size, height, width):
+    ramp = np.broadcast_to(np.linspace(0, 255, size[0])[None, :, None], (size[1], size[0], 3)).astype(np.uint8)
+    made = to_pixels(Image.fromarray(ramp), Layout(height, width, 3, "crop"))[0].astype(float)
+    assert made.shape == (height, width)
+    assert made.mean() == pytest.approx(127.5, abs=4)              # the middle
+    shown = min(1.0, width / (size[0] * height / size[1]))         # share of the image's width that is left
+    assert made[0, -1] - made[0, 0] == pytest.approx(255 * shown * (width - 1) / width, abs=14)
+
+
+def test_a_thread_of_an_image_cannot_fill_the_memory():
+    with pytest.raises(DataError, match=r"1x1000000 is too long to be cropped to 64x64: pass --fit pad"):
+        to_pixels(Image.new("L", (1, 1_000_000)), layout(64, fit="crop"))
+    assert to_pixels(Image.new("L", (1, 1_000_000)), layout(64, fit="pad")).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padding_has_the_background_colour_on_both_sides(channels):
+    made = pixels(Image.new("RGB", (4, 8)), fit="pad", size=8, channels=channels, transparency="#0000ff")
+    bar = [29] if channels == 1 else [0, 0, 255]                   # ITU-R 601: 0.114 * 255
+    for column, colour in ((0, bar), (1, bar), (2, [0] * channels), (5, [0] * channels), (6, bar), (7, bar)):
+        assert made[:, 3, column].tolist() == colour
+
+
+def test_grey_is_itu_601_and_an_opaque_image_has_full_alpha():
+    for colour, grey in (((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29)):
+        assert pixels(Image.new("RGB", (4, 4), colour), channels=1)[0, 0, 0] == grey
+    assert pixels(Image.new("RGB", (4, 4)), channels=4, transparency="keep")[3].min() == 255
+
+
+def test_half_transparent_pixels_mix_with_the_background():
+    assert pixels(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), transparency="white")[:, 0, 0].tolist() == [255, 127, 127]
+    assert pixels(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), transparency="black")[:, 0, 0].tolist() == [128, 0, 0]
+
+
+def test_arrays_and_images_of_the_same_pixels_give_the_same():
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4)).astype(np.uint8)
+    for array in (noise, noise[..., :3], noise[..., :1], noise[..., 0]):
+        image = Image.fromarray(array.squeeze())
+        assert np.array_equal(to_pixels(array, layout(5)), to_pixels(image, layout(5)))
+    with pytest.raises(DataError, match=r"shape \(9, 7, 2\) and type uint8 is no image"):
+        to_pixels(noise[..., :2], layout(5))
+
+
+def test_a_look_tells_sizes_greyness_transparency_and_failures(tmp_path):
+    Image.new("RGB", (8, 4), (9, 9, 9)).save(tmp_path / "a.png")
+    Image.new("L", (8, 4)).save(tmp_path / "b.png")
+    Image.new("RGB", (2, 16), (9, 8, 9)).save(tmp_path / "c.png")
+    Image.new("RGBA", (8, 4), (9, 8, 7, 0)).save(tmp_path / "d.png")       # no colour shows
+    (tmp_path / "e.png").write_bytes(b"text")
+    seen = look(open_source(tmp_path))
+    assert seen == Look(looked=4, unreadable=1, common_size=(8, 4), min_size=(2, 4), max_size=(8, 16),
+                        grey_share=0.75, transparent_share=0.25)
+
+
+def test_a_look_spreads_over_the_whole_source_and_fails_only_if_nothing_is_readable(tmp_path):
+    array = np.zeros((1000, 2, 2, 3), dtype=np.uint8)
+    array[500:, ..., 0] = 255                                              # the later half is red
+    seen = look(open_source(array), count=10)
+    assert (seen.looked, seen.grey_share) == (10, 0.5)
+    (tmp_path / "a.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"none of 1 images tried can be read\. The first: .*a\.png"):
+        look(open_source(tmp_path))

@@ -1,5 +1,6 @@
 """`ganvas presets`."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -27,7 +28,8 @@ def presets(
         console.print("\nganvas presets NAME shows one in full; ganvas train FOLDER --preset NAME uses it.", markup=False)
         return
     preset = load_preset(name)
-    console.print(f"{name}\n\n{preset.header}\n", markup=False)
+    header = re.sub(r"\n {2,}", " ", preset.header)           # the terminal has a width of its own
+    console.print(f"{name}\n\n{header}\n", markup=False)
     if name != "digits-16":
         console.print(f"As one plain PyTorch script: {PLAIN}/{name}.py in Ganvas's repository.\n", markup=False)
     options = Table("option", "value", "meaning", box=None)

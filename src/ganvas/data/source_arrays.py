@@ -102,8 +102,10 @@ def _may_be_images(archive: Mapping[str, npt.NDArray[Any]], key: str) -> bool:
 
 
 def _npy_reason(error: BaseException) -> str:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    if "Python objects" in str(error) or "Object arrays" in str(error):
         return "it holds Python objects, which could run code; save a plain uint8 array instead"
+    if "allow_pickle" in str(error):             # what numpy says of any content that it does not know
+        return "it is no numpy file, or a pickle, which could run code; save a plain uint8 array instead"
     return str(error) or type(error).__name__
 
 

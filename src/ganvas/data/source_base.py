@@ -74,8 +74,9 @@ def stamp_of(parts: Iterable[object]) -> str:
 
 def counted(reasons: Counter[str]) -> str:
     """"12 .txt, 3 hidden": the most frequent first, at most six of them."""
-    listed = [f"{count} {reason}" for reason, count in reasons.most_common(6)]
-    rest = reasons.total() - sum(count for _, count in reasons.most_common(6))
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    listed = [f"{count} {reason}" for reason, count in ordered[:6]]
+    rest = sum(count for _, count in ordered[6:])
     return ", ".join([*listed, f"{rest} others"] if rest else listed)
 
 
