@@ -305,7 +305,8 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _fault(fault: Any) -> str:
     where = ".".join(part for part in fault["loc"] if isinstance(part, str) and not part.startswith("function-"))
-    text = str(fault["msg"]).removeprefix("Value error, ")
+    is_pattern = fault["type"] == "string_pattern_mismatch"       # the description says it better than the pattern
+    text = "cannot be that" if is_pattern else str(fault["msg"]).removeprefix("Value error, ")
     option = next((field for name, field in fields() if name == where), None)
     if option is None:                                 # a check over several options: the message names them
         return text
