@@ -1,62 +1,129 @@
-"""Draws curves.png: the losses, and D's probabilities, over the run."""
+"""Draws how the losses and D's opinion went: curves.png."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ganvas.files import whole_file
 
-SMOOTH_FROM = 40                   # rows from which a smoothed line is drawn over the raw one
-CURVES = (                         # panel, name in the row, label, colour
-    (0, "Loss_D", "Loss_D", "#1f77b4"),
-    (0, "Loss_G", "Loss_G", "#d62728"),
-    (1, "D(x)", "D(x)", "#1f77b4"),
-    (1, "D(G(z))_after", "D(G(z)) after D's update", "#d62728"),
-    (1, "D(G(z))_before", "D(G(z)) before", "#ff9f6e"),
-)
+Series = npt.NDArray[np.float64]
+
+LOSSES = {"Loss_D": ("Loss_D", "#1f6fb4"), "Loss_G": ("Loss_G", "#d1495b")}          # key of a row -> (label, colour)
+OPINIONS = {
+    "D(x)": ("D(x): reals", "#2b8a4b"),
+    "D(G(z))_before": ("D(G(z)): fakes, before D learned from them", "#e08e1b"),
+    "D(G(z))_after": ("D(G(z)): fakes, after", "#7a4fb5"),
+}
+
+SMOOTH_FROM = 60        # with fewer points, the line itself is readable
+MOST_POINTS = 2000      # more than the picture has columns
 
 
-def plot_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the picture of these rows of stats.jsonl; rows may lack a statistic. Does nothing without rows."""
+def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a PNG of the losses above and of D's mean probabilities below, over thousands of real images.
+
+    rows: as `report.log.read_rows` gives them: `nimg` in each, `epoch` and the keys of LOSSES and OPINIONS where there
+    are any. Missing, None and non-finite values are left out. Many points are drawn thin, with their smoothed course.
+    Does nothing without rows.
+    """
     if not rows:
         return
-    figure = Figure(figsize=(9, 6.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 6.4), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 1, sharex=True)
-    for panel, name, label, colour in CURVES:
-        points = [(row["nimg"] / 1000, row[name]) for row in rows if row.get(name) is not None]
-        if points:
-            kimg, values = np.array(points).T
-            _line(panels[panel], kimg, values, label, colour)
-    panels[0].set_ylabel("loss")
-    panels[1].set_ylabel("probability of real")
-    panels[1].axhline(0.5, color="#555555", linestyle=":", linewidth=1)
-    panels[1].set_ylim(-0.02, 1.02)
-    panels[1].set_xlabel("thousands of real images (kimg)")
-    for panel in panels:
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    images_per_epoch = rows[-1]["nimg"] / 1000 / rows[-1]["epoch"] if rows[-1].get("epoch") else None
-    if images_per_epoch:
-        top = panels[0].secondary_xaxis(
-            "top", functions=(lambda kimg: kimg / images_per_epoch, lambda epoch: epoch * images_per_epoch))
-        top.set_xlabel("epochs")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    _draw(top, rows, LOSSES)
+    _draw(bottom, rows, OPINIONS)
+    top.set_ylabel("loss")
+    _limit_to_most(top, rows)
+    bottom.set_ylabel("probability of being real")
+    bottom.set_ylim(-0.02, 1.02)
+    bottom.axhline(0.5, color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1)
+    bottom.set_xlim(0, max(1, *(row["nimg"] for row in rows)) / 1000 * 1.01)
+    bottom.set_xlabel("real images seen, in thousands (kimg)")
+    _add_epochs(top, rows)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png")
 
 
-def _line(axes: Axes, x: Any, y: Any, label: str, colour: str) -> None:
-    if len(x) < SMOOTH_FROM:
-        axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else None, linewidth=1.6)
+def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], lines: Mapping[str, tuple[str, str]]) -> None:
+    axes.grid(True, color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.6")
+    axes.tick_params(color="0.6", labelcolor="0.25")
+    for key, (label, color) in lines.items():
+        kimg, values = _series(rows, key)
+        if not len(values):
+            continue
+        if len(values) < SMOOTH_FROM:
+            axes.plot(kimg, values, color=color, linewidth=1.8, marker="o", markersize=3.2, label=label)
+        else:
+            axes.plot(*_envelope(kimg, values), color=color, linewidth=0.6, alpha=0.28)
+            axes.plot(*_smooth(kimg, values), color=color, linewidth=2, label=label)
+    if axes.lines:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02 if lines is LOSSES else -0.2), ncols=len(lines),
+                    frameon=False)
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[Series, Series]:
+    """(kimg, value) of every row that has a finite value of `key`."""
+    pairs = [(row["nimg"] / 1000, row[key]) for row in rows if row.get(key) is not None]
+    kimg, values = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    finite = np.isfinite(values)
+    return kimg[finite], values[finite]
+
+
+def _bins(n: int) -> npt.NDArray[np.intp]:
+    """Where each of at most MOST_POINTS equal groups of n points starts."""
+    return np.unique(np.linspace(0, n, min(n, MOST_POINTS), endpoint=False).astype(np.intp))
+
+
+def _envelope(kimg: Series, values: Series) -> tuple[Series, Series]:
+    """A line with as many turns as can be seen, which keeps every peak: least and greatest of each group."""
+    if len(values) <= MOST_POINTS:
+        return kimg, values
+    starts = _bins(len(values))
+    lowest, highest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    return kimg[starts].repeat(2), np.stack([lowest, highest], axis=1).ravel()
+
+
+def _smooth(kimg: Series, values: Series) -> tuple[Series, Series]:
+    """Gaussian mean over a fiftieth of the points to either side; at the ends over those that are there."""
+    starts = _bins(len(values))
+    counts = np.diff(np.append(starts, len(values)))
+    kimg, values = np.add.reduceat(kimg, starts) / counts, np.add.reduceat(values, starts) / counts
+    sigma = len(values) / 50
+    reach = np.arange(-int(3 * sigma), int(3 * sigma) + 1)
+    kernel = np.exp(-0.5 * (reach / sigma) ** 2)
+    return kimg, np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def _limit_to_most(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps a few wild values, such as G's first losses, from flattening the rest: they leave the picture at its edge."""
+    parts = [_series(rows, key)[1] for key in LOSSES]
+    values = np.concatenate(parts)
+    if len(values) < SMOOTH_FROM:
         return
-    axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
-    width = max(3, len(x) // 25)
-    ends = np.concatenate([np.full(width // 2, y[0]), y, np.full(width - 1 - width // 2, y[-1])])
-    axes.plot(x, np.convolve(ends, np.ones(width) / width, mode="valid"), color=colour, label=label, linewidth=1.8)
+    low, high = np.percentile(values, (0.5, 99.5))
+    margin = 0.25 * (high - low) or 0.5
+    axes.set_ylim(max(low - margin, values.min() - 0.2 * margin), min(high + margin, values.max() + 0.2 * margin))
+
+
+def _add_epochs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A second axis above, if the rows count epochs."""
+    kimg, epochs = _series(rows, "epoch")
+    if not len(epochs) or epochs[-1] <= 0 or kimg[-1] <= 0:
+        return
+    epochs_per_kimg = epochs[-1] / kimg[-1]
+    above = axes.secondary_xaxis("top", functions=(lambda x: x * epochs_per_kimg, lambda x: x / epochs_per_kimg))
+    above.set_xlabel("epochs")
+    above.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=epochs[-1] >= 5))
+    above.spines["top"].set_color("0.6")
+    above.tick_params(color="0.6", labelcolor="0.25")

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ganvas.files import write_whole
 from ganvas.report.grid import Picture
 from ganvas.run_folder import RunFolder
@@ -21,7 +23,7 @@ class RunLog:
 
         cut_back(folder, start_nimg)
         self._rows = folder.stats.open("a", encoding="utf-8", newline="\n")
-        self._board = SummaryWriter(str(folder.tensorboard), purge_step=start_nimg + 1 if start_nimg else None)
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=start_nimg + 1)
 
     def row(self, nimg: int, row: dict[str, Any]) -> None:
         """Writes one row at once; NaN and infinity become null, which every JSON reader takes."""
@@ -33,8 +35,11 @@ class RunLog:
                 self._board.add_scalar(name, value, nimg)
 
     def image(self, nimg: int, picture: Picture) -> None:
-        """Shows a progress grid (H, W, C) in TensorBoard."""
-        self._board.add_image("samples", picture[..., :3] if picture.shape[2] == 4 else picture, nimg, dataformats="HWC")
+        """Shows a progress grid (H, W, C) in TensorBoard, on white where it is transparent."""
+        if picture.shape[2] == 4:
+            alpha = picture[..., 3:] / 255
+            picture = np.rint(picture[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        self._board.add_image("samples", picture, nimg, dataformats="HWC")
 
     def close(self) -> None:
         self._rows.close()
@@ -57,9 +62,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_back(folder: RunFolder, nimg: int) -> None:
-    """Removes rows and grids later than `nimg`: training will make them again."""
+    """Removes rows and grids later than `nimg`: training will make them again. latest.png becomes the last that is left."""
     rows = read_rows(folder.stats)
     write_whole(folder.stats, "".join(json.dumps(row) + "\n" for row in rows if row["nimg"] <= nimg))
-    for grid_nimg, path in folder.list_grids():
-        if grid_nimg > nimg:
-            path.unlink(missing_ok=True)
+    grids = folder.list_grids()
+    kept = [path for grid_nimg, path in grids if grid_nimg <= nimg]
+    for _, path in grids[len(kept):]:
+        path.unlink(missing_ok=True)
+    if kept:
+        write_whole(folder.latest_grid, kept[-1].read_bytes())
+    else:
+        folder.latest_grid.unlink(missing_ok=True)
