@@ -21,7 +21,7 @@ from ganvas.files import whole_file
 from ganvas.generator import ImageGenerator, load, load_discriminator
 from ganvas.job import Job, Tick
 from ganvas.ops.pixels import to_float
-from ganvas.report.grid import save_png, tile
+from ganvas.report.grid import readable_scale, save_png, tile
 from ganvas.run_folder import open_run
 
 
@@ -130,10 +130,11 @@ def score(
 
 def save_samples(
     generator: ImageGenerator, n: int, seed: int, *, grid: str | None = None, folder: str | None = None,
-    npz: str | None = None, scale: int = 1,
+    npz: str | None = None, scale: int | None = None,
 ) -> list[Path]:
     """Draws pictures 0 … n - 1 of `seed` and writes them as asked; returns what was written.
 
+    scale: pixels for each pixel; None = what makes a small grid readable, and 1 for single pictures.
     grid: one PNG of all. folder: one PNG each, <seed>-<number>.png. npz: arrays `images` (n, H, W, C) uint8 and `z`.
     Files carry seed, number, and the run's images seen in their PNG text. Raises RunError where one cannot be written.
     """
@@ -143,11 +144,12 @@ def save_samples(
     try:
         if grid is not None:
             path = Path(grid)
-            save_png(path, tile(images.transpose(0, 3, 1, 2)), scale, source | {"ganvas:n": str(n)})
+            picture = tile(images.transpose(0, 3, 1, 2))
+            save_png(path, picture, scale or readable_scale(picture), source | {"ganvas:n": str(n)})
             written.append(path)
         if folder is not None:
             for number, picture in enumerate(images):
-                save_png(Path(folder) / f"{seed}-{number:05d}.png", picture, scale, source | {"ganvas:number": str(number)})
+                save_png(Path(folder) / f"{seed}-{number:05d}.png", picture, scale or 1, source | {"ganvas:number": str(number)})
             written.append(Path(folder))
         if npz is not None:
             path = Path(npz)

@@ -94,7 +94,8 @@ class DataConfig(Section):
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
     transparency: Transparency = Field(
         "white", description="what shows through: white, black, #rrggbb, or keep (as a fourth channel)")
-    labels: Literal["none", "folder"] = Field("none", description="folder = each sub-folder is a class")
+    labels: Literal["none", "folder"] = Field(
+        "none", description="folder = each sub-folder is a class, kept with the images; no network learns from them yet")
     rotation_degrees: float = Field(0.0, ge=0, le=180, description="each real image turned by up to this much, at random")
     mirror: bool = Field(False, description="half of the real images mirrored left to right, at random")
     skip_bad: bool = Field(False, description="leave out files that cannot be read, instead of stopping")
@@ -170,7 +171,7 @@ class UpdatePlan(Section):
 class TrainConfig(Section):
     """Batch, optimizer and loss."""
 
-    batch: int = Field(128, ge=1, le=65536, description="real images in one step, over all processes")
+    batch: int = Field(128, ge=1, le=65536, description="real images in one step")
     lr: float = Field(2e-4, gt=0, description="Adam's learning rate, both networks")
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's beta_1 and beta_2")
     adam_eps: float = Field(1e-8, gt=0, description="Adam's epsilon")

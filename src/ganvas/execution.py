@@ -1,4 +1,4 @@
-"""execution.json: what the machine and the clock decided for a run, written once, and whether a resumed run is bit-exact."""
+"""What the machine and the clock decided for a run, kept in execution.json, and whether a resumed run is bit-exact."""
 
 import json
 import platform
@@ -38,12 +38,17 @@ def noted_length(folder: RunFolder, budget_sec: float) -> Amount | None:
     return Amount.parse(noted["length"]) if noted.get("time_sec") == budget_sec and "length" in noted else None
 
 
-def why_inexact(folder: RunFolder, config: RunConfig) -> str:
-    """Why a run that goes on here and now may differ in its last bits from an unbroken one; empty where it does not."""
+def why_inexact(before: dict[str, Any] | None, config: RunConfig) -> str:
+    """Why a run that goes on here and now may differ in its last bits from an unbroken one; empty where it does not.
+
+    before: the environment that its checkpoint was made in; None = not known.
+    """
     if config.execution.device != "cpu":
         return f"{config.execution.device} adds up in no fixed order"
-    before, now = _read(folder).get("environment", {}), environment(config)
-    return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name])
+    if before is None:
+        return "its checkpoint does not say where it was made"
+    return ", ".join(f"{name} {before.get(name)} -> {value}" for name, value in environment(config).items()
+                     if before.get(name) != value)
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:

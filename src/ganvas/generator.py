@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ganvas.checkpoint import read_checkpoint
+from ganvas.checkpoint import read_checkpoint, read_newest
 from ganvas.config import RunConfig, flatten, make_config
 from ganvas.errors import RunError
 from ganvas.networks.build import build_networks
@@ -69,7 +69,12 @@ def load(
     Raises RunError for what is not a run or cannot be read, ConfigError where the run needs `generator` and has none.
     """
     path = Path(run)
-    tensors, meta = read_checkpoint(path if path.is_file() else _generator_file(open_run(path), str(checkpoint)))
+    if path.is_file():
+        tensors, meta = read_checkpoint(path)
+    else:
+        folder = open_run(path)
+        files = [(nimg, folder.generator(nimg)) for nimg, _ in folder.list_checkpoints()]
+        tensors, meta = _read_chosen(folder, files, str(checkpoint))
     if meta.get("kind") != "generator":
         raise RunError(f"{path}: is a training state. Pass the run folder, or the generator-… file beside it.")
     config = config_of(meta)
@@ -82,7 +87,7 @@ def load_discriminator(
     run: RunFolder, checkpoint: str = "last", discriminator: nn.Module | None = None,
 ) -> tuple[nn.Module, RunConfig, int]:
     """(D in eval mode, the run's config, nimg) of a training state. Raises as `load` does."""
-    tensors, meta = read_checkpoint(chosen(run, run.list_checkpoints(), checkpoint))
+    tensors, meta = _read_chosen(run, run.list_checkpoints(), checkpoint)
     config = config_of(meta)
     D = discriminator if discriminator is not None else build_networks(config.network, config.data, seed=0)[1]
     own = {name.removeprefix("D/"): tensor for name, tensor in tensors.items() if name.startswith("D/")}
@@ -115,8 +120,11 @@ def chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> Pa
     return by_nimg[checkpoint.replace(",", "").replace("_", "")]
 
 
-def _generator_file(run: RunFolder, checkpoint: str) -> Path:
-    return chosen(run, [(nimg, run.generator(nimg)) for nimg, _ in run.list_checkpoints()], checkpoint)
+def _read_chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The content of the file that `checkpoint` names; 'last' is the newest that can be read, as in training."""
+    path = chosen(run, found, checkpoint)
+    newest = read_newest([path for _, path in found]) if checkpoint == "last" else None
+    return newest[:2] if newest is not None else read_checkpoint(path)
 
 
 def _load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

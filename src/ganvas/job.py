@@ -24,6 +24,7 @@ from ganvas.data.source_files import FolderSource
 from ganvas.data.sources import Source, open_source
 from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import write_whole
+from ganvas.generator import config_of
 from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.networks.build import build_networks
 from ganvas.networks.custom import Network, own_networks
@@ -31,12 +32,13 @@ from ganvas.networks.summary import as_text, summarise
 from ganvas.recipe import complete, config_values, options_from, seconds
 from ganvas.report.grid import Picture
 from ganvas.run_folder import RunFolder, RunLock
-from ganvas.run_writer import RunWriter
+from ganvas.run_writer import RunWriter, draw_end
 from ganvas.training import loop
 from ganvas.training.state import TrainState
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
 MEASURE_SEC = 4.0              # at most; a tenth of a short --time
+FEW_STEPS = 300                # below, the user is told what to expect
 FEW_IMAGES = 100               # below, the user is told what to expect
 
 
@@ -121,9 +123,12 @@ class Job:
         if self.dry_run:
             with tempfile.TemporaryDirectory(prefix="ganvas-dry-run-") as folder:
                 self.folder, self.budget_sec = RunFolder(Path(folder)), None
-                self.config = self.config.model_copy(update={"length": Amount(2, "steps")})
-                yield from self._locked()
-            self.watch.tell("Dry run: two steps, a grid and a checkpoint went well; nothing is kept.")
+                self.config, end = self.config.model_copy(update={"length": Amount(2, "steps")}), None
+                for tick in self._locked():
+                    yield tick
+                    end = tick.end
+            if end == "done":
+                self.watch.tell("Dry run: two steps, a grid and a checkpoint went well; nothing is kept.")
             return
         missing = [part for part in (self.folder.path, *self.folder.path.parents) if not part.exists()]
         try:
@@ -143,7 +148,8 @@ class Job:
             try:
                 pack = self._pack()
             except _StoppedError as stopped:
-                yield Tick(0, 0, 0.0, None, None, str(stopped))
+                nimg = max((nimg for nimg, _ in self.folder.list_checkpoints()), default=0)
+                yield Tick(nimg, 0, 0.0, None, None, str(stopped))
                 return
             try:
                 yield from self._train(lock, pack)
@@ -159,14 +165,26 @@ class Job:
                                   "images to train on. Pass a folder outside of it as --out.")
 
     def _check_same_run(self) -> None:
-        """Raises RunError where the folder holds a run with other options; a start without a checkpoint binds nobody."""
-        if not self.folder.config.is_file() or not self.folder.list_checkpoints():
+        """Raises RunError where the folder holds a run with other options, or files that no run of ours has put there.
+
+        A start that reached no checkpoint binds nobody. What the checkpoint itself says is looked at again when it is loaded.
+        """
+        folder = self.folder
+        if not folder.config.is_file() and not folder.list_checkpoints():
+            ours = [part for part in (folder.stats, folder.tensorboard, folder.latest_grid) if part.exists()]
+            if ours:
+                raise RunError(f"{folder.path}: holds {ours[0].name}, which would be overwritten, and is no run folder (there is "
+                               f"no {folder.config.name}). Pass a new folder as --out.")
+        if not folder.config.is_file() or not folder.list_checkpoints():
             return
         try:
             old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
         except (ConfigError, UnicodeDecodeError) as error:
             raise RunError(f"{self.folder.config}: cannot be read, so nothing goes on from there. {error}\n"
                            f"Mend it, or pass --out {self.folder.path}-2 for a new run.") from error
+        self._refuse_changes(old)
+
+    def _refuse_changes(self, old: RunConfig) -> None:
         changed = differences(old, self.config)
         if changed:
             path = self.folder.path
@@ -199,7 +217,7 @@ class Job:
                    + ("s" if pack.channels > 1 else ""))
         summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
-        self.spent_sec = self._resume(state, pack)
+        self.spent_sec, made_in = self._resume(state, pack)
         try:
             schedule = loop.make_schedule(config, len(pack), state)
         except DataError as error:
@@ -212,14 +230,19 @@ class Job:
         config = self.config = self._with_length(config, state, pack)
         goal = loop.nimg_of(config.length, schedule)
         if state.nimg >= goal:
+            if not all(path.exists() for path in (self.folder.curves, self.folder.gif, self.folder.mp4)):
+                draw_end(self.folder, watch.tell)              # the process was ended before it drew them
             watch.tell(self._done(state, schedule))
             yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
             return
 
         if state.nimg:
-            changed = execution.why_inexact(self.folder, config)
+            changed = execution.why_inexact(made_in, config)
             exact = f"not bit-exact: {changed}" if changed else "bit-exact"
             watch.tell(f"{self.folder.path}: goes on from {seen(state.nimg)} ({exact})")
+        steps = goal // config.train.batch
+        if steps < FEW_STEPS and not self.dry_run:
+            watch.tell(f"  only about {steps:,} steps: expect noise; first shapes take some hundreds, pictures thousands")
         execution.note(self.folder, self.config, pack.fingerprint, len(pack), self.budget_sec)
         write_whole(self.folder.config, to_yaml(config))
         writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)
@@ -243,8 +266,9 @@ class Job:
                         self.config = config.model_copy(update={"length": Amount(tick.nimg / 1000, "kimg")})
                         execution.note(self.folder, self.config, pack.fingerprint, len(pack), self.budget_sec)
                         write_whole(self.folder.config, to_yaml(self.config))
+                        watch.tell("--time is over before the length that it was measured to make")
                     if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
-                        writer.finish(watch.tell)
+                        draw_end(self.folder, watch.tell)
                     if end in ("done", "time") and not self.dry_run:
                         watch.tell(self._done(state, schedule))
                     yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
@@ -273,14 +297,18 @@ class Job:
             as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
         ])
 
-    def _resume(self, state: TrainState, pack: Pack) -> float:
-        """Loads the newest whole checkpoint into `state`, if there is one; returns the training seconds spent so far."""
+    def _resume(self, state: TrainState, pack: Pack) -> tuple[float, dict[str, Any] | None]:
+        """Loads the newest whole checkpoint into `state`, if there is one.
+
+        Returns the training seconds spent so far, and the environment that the checkpoint was made in.
+        """
         newest = read_newest([path for _, path in self.folder.list_checkpoints()])
         if newest is None:
-            return 0.0
+            return 0.0, None
         tensors, meta, passed_over = newest
         for fault in passed_over:
             self.watch.tell(f"passed over: {fault}")
+        self._refuse_changes(config_of(meta))
         if meta["data_fingerprint"] != pack.fingerprint:
             raise RunError(f"{self.source.where}: is not what this run was trained on; images were added, removed or changed. "
                            f"Put them back, or pass --out {self.folder.path}-2 for a new run.")
@@ -288,14 +316,18 @@ class Job:
             state.load(tensors, meta)
         except (KeyError, RuntimeError) as error:
             raise RunError(f"{self.folder.path}: its checkpoint does not fit these networks ({error}).") from error
-        return float(meta["elapsed_sec"])
+        for nimg, path in self.folder.list_checkpoints():      # those passed over: they must not count as kept, nor be sampled
+            if nimg > state.nimg:
+                path.replace(path.with_suffix(".damaged"))
+                self.folder.generator(nimg).unlink(missing_ok=True)
+        return float(meta["elapsed_sec"]), meta.get("environment")
 
     def _with_length(self, config: RunConfig, state: TrainState, pack: Pack) -> RunConfig:
         """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
         if self.budget_sec is None:
             return config
         noted = execution.noted_length(self.folder, self.budget_sec)
-        if noted is not None:
+        if noted is not None and state.nimg:                   # a start without a checkpoint may have had other options
             return config.model_copy(update={"length": noted})
         nimg, measure_sec = state.nimg, min(MEASURE_SEC, self.budget_sec / 10)
         left_sec = self.budget_sec * TIME_SHARE - self._elapsed_sec() - measure_sec

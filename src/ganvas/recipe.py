@@ -50,7 +50,14 @@ def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
     if unknown:
         raise ConfigError(f"unknown option '{unknown[0]}': known are {', '.join([*SHORT, *LENGTHS, 'time'])}; "
                           "any other goes into settings={'train.betas': [0.5, 0.9]}.")
-    return options | {SHORT[name]: value for name, value in given.items()} | dict(settings)
+    options |= {SHORT[name]: value for name, value in given.items()}
+    twice = [name for name in settings if name in options]
+    if twice:
+        raise ConfigError(f"{twice[0]}: given both as a flag ({options[twice[0]]}) and in --set ({settings[twice[0]]}): "
+                          "give it once.")
+    if "preset" in settings:
+        raise ConfigError(f"--set preset={settings['preset']}: name the preset as --preset {settings['preset']}.")
+    return options | dict(settings)
 
 
 def complete(
@@ -60,6 +67,9 @@ def complete(
 
     Raises ConfigError that names every unknown or impossible option.
     """
+    if preset and base.get("preset", preset) != preset:        # a whole config would silently win over every value of the preset
+        raise ConfigError(f"--preset {preset}: the file or run of --config names all options already (it started from "
+                          f"'{base['preset'] or 'the images'}'). Give one of the two.")
     preset = preset or str(base.get("preset") or "") or ("digits-16" if source == "digits" else None)
     layer, why = (load_preset(preset).values, {}) if preset else _suited(look)
     machine = {"execution.device": "cpu", "execution.threads": usable_threads()}

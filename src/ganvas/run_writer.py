@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ganvas import __version__
 from ganvas.checkpoint import write_checkpoint
 from ganvas.config import RunConfig
 from ganvas.data.batches import Schedule
 from ganvas.data.pack import Pack
 from ganvas.errors import RunError
+from ganvas.execution import environment
 from ganvas.files import write_whole
 from ganvas.generator import for_sampling, generator_file, progress_grid
 from ganvas.report.curves import plot_curves
-from ganvas.report.grid import Picture, save_png, side_by_side, tile
+from ganvas.report.grid import Picture, readable_scale, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
 from ganvas.run_folder import RunFolder, RunLock
 from ganvas.training.loop import passed
@@ -39,7 +39,7 @@ class RunWriter:
         self.last_row = (time.monotonic(), state.nimg)
         self.reals = self._reals_picture()
         with _writing(folder.path):
-            save_png(folder.reals_grid, self.reals)
+            save_png(folder.reals_grid, self.reals, readable_scale(self.reals))
             self.log = RunLog(folder, state.nimg)
 
     @property
@@ -69,7 +69,7 @@ class RunWriter:
             picture = side_by_side(picture, self.reals)
         path = self.folder.grid(state.nimg)
         with _writing(path):
-            save_png(path, picture)
+            save_png(path, picture, readable_scale(picture))
             write_whole(self.folder.latest_grid, path.read_bytes())
             self.log.image(state.nimg, picture)
         return picture
@@ -86,28 +86,12 @@ class RunWriter:
         sampler = for_sampling(state.shown_generator, self.config, averaged)
         meta = {
             "kind": "training state", **state.progress(), "config": self.config.model_dump(mode="json"),
-            "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec, "ganvas": __version__}
+            "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec, "environment": environment(self.config)}
         with _writing(self.folder.checkpoint(nimg)):
             write_checkpoint(self.folder.generator(nimg), *generator_file(sampler, self.config, nimg, averaged))
             write_checkpoint(self.folder.checkpoint(nimg), state.tensors(), meta)    # second: its presence says both are whole
         self.saved_at = time.monotonic()
         self._prune()
-
-    def finish(self, tell: Callable[[str], None]) -> None:
-        """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
-        from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
-
-        frames = [path for _, path in self.folder.list_grids()]
-        drawings: list[tuple[str, Callable[[], object]]] = [
-            (str(self.folder.curves), lambda: plot_curves(self.folder.curves, read_rows(self.folder.stats))),
-            (str(self.folder.gif), lambda: write_gif(self.folder.gif, frames)),
-            (str(self.folder.mp4), lambda: write_mp4(self.folder.mp4, frames)),
-        ]
-        for path, draw in drawings:
-            try:
-                draw()
-            except (OSError, RunError, ValueError, ImportError) as error:
-                tell(f"{path} could not be made: {error}")
 
     def close(self) -> None:
         self.log.close()
@@ -134,3 +118,20 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). The checkpoints so far are kept. "
                        "Free the disk and run the same command again.") from error
+
+
+def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
+    from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
+
+    frames = [path for _, path in folder.list_grids()]
+    drawings: list[tuple[str, Callable[[], object]]] = [
+        (str(folder.curves), lambda: plot_curves(folder.curves, read_rows(folder.stats))),
+        (str(folder.gif), lambda: write_gif(folder.gif, frames)),
+        (str(folder.mp4), lambda: write_mp4(folder.mp4, frames)),
+    ]
+    for path, draw in drawings:
+        try:
+            draw()
+        except (OSError, RunError, ValueError, ImportError) as error:
+            tell(f"{path} could not be made: {error}")

@@ -21,7 +21,7 @@ def test_a_grid_is_made_of_the_newest_run_and_both_are_named(finished, cli):
     done = cli("sample")
     assert done.code == 0
     assert done.out.splitlines() == ["runs/images: generator after 80 images", "samples.png"]
-    assert Image.open("samples.png").size == (8 * 18 - 2, 8 * 18 - 2)
+    assert Image.open("samples.png").size == (3 * (8 * 18 - 2), 3 * (8 * 18 - 2))       # small pictures are enlarged
 
 
 def test_a_named_run_wins_over_the_newest(finished, cli):
@@ -37,7 +37,7 @@ def test_a_generator_file_alone_can_be_sampled(finished, cli):
 
 
 def test_grid_folder_and_array_hold_the_same_pictures(finished, cli):
-    done = cli("sample", "--n", 5, "--seed", 7, "--grid", "deep/all.png", "--dir", "each", "--npz", "all.npz")
+    done = cli("sample", "--n", 5, "--seed", 7, "--grid", "deep/all.png", "--scale", 1, "--dir", "each", "--npz", "all.npz")
     assert done.code == 0
     assert done.out.splitlines()[1:] == ["deep/all.png", "each", "all.npz"]
     assert not Path("samples.png").exists()

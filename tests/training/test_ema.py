@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ganvas.training.ema import update_ema
+from ganvas.training.ema import half_life_at, update_ema
 
 
 def network(value):
@@ -44,3 +44,15 @@ def test_buffers_are_copied():
     update_ema(average, current, half_life_kimg=1, batch=8)
     assert all(torch.equal(a, b) for a, b in zip(average.buffers(), current.buffers(), strict=True))
     assert average[1].running_mean is not current[1].running_mean
+
+
+def test_the_half_life_is_short_while_few_images_have_been_seen():
+    assert half_life_at(10, 0) == 0
+    assert half_life_at(10, 20_000) == 1
+    assert half_life_at(10, 10_000_000) == 10
+
+
+def test_without_a_half_life_the_average_is_g_itself():
+    G, G_ema = nn.Linear(2, 2), nn.Linear(2, 2)
+    update_ema(G_ema, G, 0.0, 4)
+    assert torch.equal(G_ema.weight, G.weight)

@@ -1,5 +1,7 @@
 """`ganvas demo`."""
 
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -12,5 +14,6 @@ def demo(
     """Two minutes: train on scikit-learn's handwritten digits, and see what comes out."""
     from ganvas.cli.watch import train_and_show
 
+    ganvas = "ganvas" if shutil.which("ganvas") else sys.argv[0]
     run = train_and_show("digits", preset="digits-16", out=out, time=time)
-    print(f"\nMore of them:  ganvas sample {run.path} --n 64 --seed 1\nYour images:   ganvas train FOLDER --time 10min")
+    print(f"\nMore of them:  {ganvas} sample {run.path} --n 64 --seed 1\nYour images:   {ganvas} train FOLDER --time 10min")

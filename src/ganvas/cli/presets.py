@@ -28,11 +28,12 @@ def presets(
         console.print("\nganvas presets NAME shows one in full; ganvas train FOLDER --preset NAME uses it.", markup=False)
         return
     preset = load_preset(name)
-    header = re.sub(r"\n {2,}", " ", preset.header)           # the terminal has a width of its own
+    header = re.sub(r"\n {2,}(?!- )", " ", preset.header)           # the terminal has a width of its own
     console.print(f"{name}\n\n{header}\n", markup=False)
     if name != "digits-16":
         console.print(f"As one plain PyTorch script: {PLAIN}/{name}.py in Ganvas's repository.\n", markup=False)
     options = Table("option", "value", "meaning", box=None)
     for option, value, meaning in table(make_config(preset.values)):
-        options.add_row(option, value, meaning)
+        if not option.startswith(("data.source", "execution.")):        # the user's images and machine
+            options.add_row(option, value, meaning)
     console.print(options)

@@ -16,7 +16,8 @@ def sample(
     grid: Annotated[str | None, typer.Option(help="one picture of all of them; samples.png if nothing else is asked for")] = None,
     dir_: Annotated[str | None, typer.Option("--dir", help="a folder with one PNG for each")] = None,
     npz: Annotated[str | None, typer.Option(help="one file with the array images (n, H, W, C) uint8, and z")] = None,
-    scale: Annotated[int, typer.Option(min=1, max=64, help="pixels for each pixel, nearest neighbour")] = 1,
+    scale: Annotated[int | None, typer.Option(
+        min=1, max=64, help="pixels for each pixel, nearest neighbour; small grids are enlarged if left out")] = None,
     checkpoint: Annotated[str, CHECKPOINT] = "last",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = "cpu",
 ) -> None:

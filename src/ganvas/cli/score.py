@@ -29,6 +29,6 @@ def score(
     if as_json:
         print(json.dumps({"version": 1, "run": str(run), "scores": [{"image": name, "real": p} for name, p in scores]}))
         return
-    print(f"{run}: the discriminator's probability that an image is real")
+    print(f"{run}: the discriminator's probability that an image is real (compare images with each other, not with D(x))")
     for name, probability in scores:
-        print(f"{probability:.4f}  {name}")
+        print(f"{probability:<10.4g}  {name}")

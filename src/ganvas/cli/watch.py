@@ -55,7 +55,7 @@ class TerminalWatcher(Watcher):
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """One line of statistics, as the PyTorch tutorial prints them, for a row of stats.jsonl."""
+    """One line of statistics, in the order of the PyTorch tutorial, for a row of stats.jsonl."""
     def number(name: str) -> str:
         return f"{row[name]:.4f}" if row.get(name) is not None else "-"
     return (f"[epoch {row['epoch']:.2f}][step {row['step']}] Loss_D: {number('Loss_D')}  Loss_G: {number('Loss_G')}  "

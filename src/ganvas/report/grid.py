@@ -67,6 +67,11 @@ def _white(channels: int) -> tuple[int, ...]:
     return (255, 255, 255, 0) if channels == 4 else (255,) * channels
 
 
+def readable_scale(picture: Picture) -> int:
+    """The whole number by which a small picture is enlarged for people: 142 pixels wide become 426."""
+    return max(1, 512 // int(picture.shape[1]))
+
+
 def save_png(path: Path, picture: Picture, scale: int = 1, text: dict[str, str] | None = None) -> None:
     """Writes a picture (H, W, C) as a whole PNG file, each pixel `scale` pixels wide and high.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from ganvas.losses import LossPair
 from ganvas.ops.augment import augment
 from ganvas.ops.pixels import to_float
 from ganvas.rng import Purpose, latents
-from ganvas.training.ema import update_ema
+from ganvas.training.ema import half_life_at, update_ema
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step, turns_at
 
@@ -59,9 +60,10 @@ def train(
         z = draw_z(config, Purpose.Z, batch.indices)                                     # (N, z_dim)
         needs_more = config.plan.g_fakes == "fresh" and turns == "DG"
         z_fresh = draw_z(config, Purpose.Z_G, batch.indices) if needs_more else z
-        state.stats.add(train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh))
+        with _own_randomness(config, state.nimg):
+            state.stats.add(train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh))
         if state.G_ema is not None:
-            update_ema(state.G_ema, state.G, config.train.ema_half_life_kimg, len(reals))
+            update_ema(state.G_ema, state.G, half_life_at(config.train.ema_half_life_kimg, state.nimg), len(reals))
         before, state.nimg = state.nimg, state.nimg + len(reals)
 
         # Say what is due.
@@ -89,8 +91,20 @@ def draw_z(config: RunConfig, purpose: Purpose, indices: NDArray[np.int64]) -> T
 
 def make_schedule(config: RunConfig, num_images: int, state: TrainState) -> Schedule:
     """Which running image starts which batch. The smallest batch is what the networks' batch norm can normalise."""
-    smallest = max(int(getattr(network, "min_batch", 1)) for network in (state.G, state.D))
+    smallest = max(int(getattr(network, "min_batch", 2)) for network in (state.G, state.D))     # 2: a user's own may be any
     return Schedule(num_images, config.train.batch, config.plan.tail, smallest)
+
+
+@contextmanager
+def _own_randomness(config: RunConfig, nimg: int) -> Iterator[None]:
+    """Makes what a user's own layers draw from torch's generator (dropout, noise) a function of (seed, nimg) too."""
+    if config.network.family != "custom":
+        yield
+        return
+    device = torch.device(config.execution.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed((config.train.seed * 1_000_003 + nimg) % 2**63)
+        yield
 
 
 def passed(schedule: Schedule, before: int, now: int, every: Amount | None) -> bool:
