@@ -54,6 +54,8 @@ def train(source: str | Path | NDArray[Any] | None = None, **options: Any) -> Ru
 def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> Iterator[Tick]:
     """Trains as `train` does, and yields a Tick where something is due; leaving the loop early writes a checkpoint.
 
+    A KeyboardInterrupt in the middle of a step goes back to the checkpoint before; `train` finishes the step first.
+
     source: folder, zip, MNIST idx or npz file, uint8 array (N, H, W[, C]), or 'digits'; None = as `config` says, or digits.
     preset: a name that `ganvas presets` lists; None = what suits the images.
     out: the run folder; None = runs/<name of the source>.

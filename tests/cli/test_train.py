@@ -83,7 +83,7 @@ def test_pictures_are_there_and_the_latest_is_the_newest(finished):
     assert [nimg for nimg, _ in folder.list_grids()] == [0, 20, 40, 60, 80]
     assert folder.latest_grid.read_bytes() == folder.grid(80).read_bytes() != folder.grid(60).read_bytes()
     for path in (folder.latest_grid, folder.reals_grid):
-        assert Image.open(path).size == (34, 34)                   # 2 x 2 of 16 pixels, 2 apart
+        assert Image.open(path).size == (510, 510)                 # 2 x 2 of 16 pixels, 2 apart, each pixel 15 wide
     assert Image.open(folder.curves).width > 500
     assert not [path for path in folder.path.rglob("*") if "part" in path.name]
 

@@ -72,6 +72,8 @@ def test_initial_weights_have_the_plain_scripts_distribution(name):
     config = make_config(load_preset(name).values)
     ours, theirs = build_networks(config.network, config.data, seed=0), load_plain(name).make_networks()
     for mine, its in zip(ours, theirs, strict=True):
+        for parameter in (*mine.parameters(), *its.parameters()):
+            parameter.requires_grad_(False)
         for (label, a), b in zip(mine.named_parameters(), its.parameters(), strict=True):
             if a.numel() < 2:
                 continue
