@@ -18,7 +18,7 @@ from ganvas.run_folder import RunFolder
 from makers import image_folder
 
 SETTINGS = {"network.g_channels": 4, "network.d_channels": 4, "output.log_every": "2 steps", "output.grid_every": "3 steps",
-            "output.checkpoint_every": "5 steps", "output.grid_n": 4}
+            "output.checkpoint_every": "5 steps", "output.grid_n": 4, "data.holdout": 0, "data.mirror": False}
 
 
 class Heard(Watcher):

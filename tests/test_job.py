@@ -34,7 +34,8 @@ def source():
 
 
 def options(more_settings=None, **more):
-    settings = {"network.g_channels": 4, "network.d_channels": 4, "output.checkpoint_every": "2 steps", "output.grid_n": 4}
+    settings = {"network.g_channels": 4, "network.d_channels": 4, "output.checkpoint_every": "2 steps", "output.grid_n": 4,
+                "data.holdout": 0, "data.mirror": False}
     return {"size": "16", "batch": 8, "threads": 1, "device": "cpu", "settings": settings | (more_settings or {}),
             "watch": Heard(), **more}
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -10,9 +12,12 @@ from ganvas.presets import load_preset, preset_names
 from ganvas.recipe import check_device, complete, config_values, options_from, seconds, table
 
 
-def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0):
-    return Look(looked=10, unreadable=0, common_size=common, min_size=smallest or common, max_size=largest or common,
-                grey_share=grey, transparent_share=transparent)
+def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0, **more):
+    divisor = math.gcd(*common)
+    return Look(**{
+        "looked": 100, "unreadable": 0, "common_size": common, "min_size": smallest or common, "max_size": largest or common,
+        "grey_share": grey, "transparent_share": transparent, "transparent_area": transparent / 2,
+        "aspect": (common[0] // divisor, common[1] // divisor), "aspect_share": 0.9 if smallest is None else 0.3} | more)
 
 
 def complete_cpu(source="images", seen=None, preset=None, base=None, **options):
@@ -75,7 +80,7 @@ def test_the_built_in_digits_have_a_preset_of_their_own():
 @pytest.mark.parametrize(("seen", "size", "word"), [
     (look((64, 64)), "64x64", "all 64x64"), (look((256, 256)), "64x64", "at most 64"), (look((128, 64)), "64x32", "all 128x64"),
     (look((48, 48)), "48x48", "all 48x48"), (look((30, 30)), "32x32", "all 30x30"), (look((1, 1)), "6x6", "all 1x1"),
-    (look((4000, 3000), (100, 100)), "48x48", "mostly 4000x3000"), (look((64, 48), (32, 32)), "48x48", "mostly 64x48")])
+    (look((4000, 3000), (100, 100)), "48x48", "most often 4000x3000"), (look((64, 48), (32, 32)), "48x48", "most often 64x48")])
 def test_the_size_is_the_images_own_up_to_64_pixels_with_its_reason(seen, size, word):
     made = complete_cpu(seen=seen)
     assert str(made.config.data.size) == size
@@ -86,13 +91,13 @@ def test_grey_images_are_trained_in_one_channel_and_sprites_are_padded():
     grey, sprites = complete_cpu(seen=look(grey=1.0)), complete_cpu(seen=look(transparent=0.9))
     assert (grey.config.data.channels, grey.config.data.fit) == (1, "crop")
     assert said(grey, "channels 1")
-    assert (sprites.config.data.channels, sprites.config.data.fit) == (3, "pad")
+    assert (sprites.config.data.channels, sprites.config.data.fit, sprites.config.data.transparency) == (4, "pad", "keep")
     assert said(sprites, "fit pad")
 
 
 def test_every_choice_has_a_reason_and_what_was_given_needs_none():
-    assert len(complete_cpu().reasons) == 5
-    made = complete_cpu(data__size="32", data__channels=1, data__fit="stretch", length="5 steps")
+    assert len(complete_cpu().reasons) == 6
+    made = complete_cpu(data__size="32", data__channels=1, data__fit="stretch", data__mirror="off", length="5 steps")
     assert [reason for word in ("size", "channels", "fit", "length") for reason in said(made, f"{word} ")] == []
     assert len(made.reasons) == 1
 

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "iterate", "load", "score", "train"]
+__all__ = ["__version__", "inspect", "iterate", "load", "score", "train"]
 
 if TYPE_CHECKING:
-    from ganvas.app import iterate, score, train
+    from ganvas.app import inspect, iterate, score, train
     from ganvas.generator import load
 
-_HOMES = {"train": "ganvas.app", "iterate": "ganvas.app", "score": "ganvas.app", "load": "ganvas.generator"}
+_HOMES = {
+    "inspect": "ganvas.app", "train": "ganvas.app", "iterate": "ganvas.app", "score": "ganvas.app", "load": "ganvas.generator"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ganvas import __version__
-from ganvas.data.decode import Layout, open_image, to_pixels
+from ganvas.data.decode import open_image, to_pixels
+from ganvas.data.sheet import Sheet
 from ganvas.data.sources import UnreadableError, open_source
+from ganvas.dataset import layout_of
 from ganvas.errors import DataError, RunError
 from ganvas.files import whole_file
 from ganvas.generator import ImageGenerator, load, load_discriminator
@@ -23,6 +25,8 @@ from ganvas.job import Job, Tick
 from ganvas.ops.pixels import to_float
 from ganvas.report.grid import readable_scale, save_png, tile
 from ganvas.run_folder import open_run
+
+NOT_SINGLE = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz", ".npy", ".mat", ".bin")     # files that hold many images
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,15 @@ def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> 
 
     A KeyboardInterrupt in the middle of a step goes back to the checkpoint before; `train` finishes the step first.
 
-    source: folder, zip, MNIST idx or npz file, uint8 array (N, H, W[, C]), or 'digits'; None = as `config` says, or digits.
+    source: folder, archive or file of images, uint8 array (N, H, W[, C]), list of images, map-style torch Dataset, or
+        'digits'; None = as `config` says, or digits.
     preset: a name that `ganvas presets` lists; None = what suits the images.
     out: the run folder; None = runs/<name of the source>.
     config: a YAML file or a run folder whose options to start from.
     time: how long to train, such as '10min'; or one of kimg=, epochs=, steps=.
     settings: any option by its dotted name, {'train.betas': [0.5, 0.9]}; short names as keywords: size, channels, fit,
-        transparency, labels, mirror, skip_bad, batch, lr, seed, device, threads.
+        transparency, native, labels, tile, frames, mirror, holdout, group_by, skip_bad, drop_duplicates, batch, lr, seed,
+        device, threads; "auto" where the images may decide.
     generator, discriminator: own modules (or functions that make them): z (N, z_dim) -> (N, C, H, W) in [-1, 1], and
         images -> logits (N,) or (N, 1). loss: an own pair (d_loss, g_loss), each (real_logits, fake_logits) -> sum.
     watch: hears lines and progress. dry_run: two steps in a temporary folder.
@@ -104,14 +110,12 @@ def score(
     Raises DataError for what cannot be read, RunError for what is not a run.
     """
     D, config, _ = load_discriminator(open_run(Path(run)), checkpoint, discriminator)
-    data = config.data
-    layout = Layout(height=data.size.height, width=data.size.width, channels=data.channels, fit=data.fit,
-                    transparency=data.transparency)
+    layout = layout_of(config.data)
     named: list[tuple[str, NDArray[np.uint8]]] = []
     for where in images:
         path = Path(where)
         try:
-            if path.is_file() and path.suffix.lower() not in (".zip", ".npz", ".npy", ".gz"):
+            if path.is_file() and path.suffix.lower() not in NOT_SINGLE:
                 named.append((str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)))
             else:
                 source = open_source(where)
@@ -128,6 +132,16 @@ def score(
                   for i in range(0, len(named), 256)]
     probabilities = torch.cat(logits).sigmoid().tolist()
     return [(name, probability) for (name, _), probability in zip(named, probabilities, strict=True)]
+
+
+def inspect(source: str | Path | NDArray[Any] | None = None, *, page: str | Path | None = None, **options: Any) -> Sheet:
+    """The data sheet of `source`, as training would show it, without training; takes `iterate`'s options that concern the images.
+
+    page: an HTML file to write it to, with pictures. Files that cannot be read are listed, not refused. What is decoded is
+    kept: a training with the same options starts at once. Raises GanvasError with a message for the user.
+    """
+    job = Job(source, **({"skip_bad": True} | options))
+    return job.inspect(None if page is None else Path(page))
 
 
 def save_samples(

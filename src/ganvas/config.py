@@ -62,7 +62,16 @@ class ImageSize(NamedTuple):
 AsText = PlainSerializer(str, return_type=str)
 AmountField = Annotated[Amount, BeforeValidator(Amount.parse), AsText]
 ImageSizeField = Annotated[ImageSize, BeforeValidator(ImageSize.parse), AsText]
-Transparency = Annotated[str, Field(pattern=r"^(white|black|keep|#[0-9a-fA-F]{6})$")]
+Transparency = Annotated[str, Field(pattern=r"^(white|black|checker|keep|#[0-9a-fA-F]{6})$")]
+
+
+def _share(value: object) -> object:
+    """`10%` as 0.1; all else as it is, for pydantic to judge."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    return float(match[1]) / 100 if match else value
+
+
+Holdout = Annotated[float, BeforeValidator(_share), Field(ge=0)]
 
 MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
 
@@ -88,17 +97,28 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, and what is made of them before training."""
 
-    source: str = Field("digits", description="folder, zip, MNIST idx or npz of images; 'digits' is built in")
+    source: str = Field("digits", description="folder, archive or file of images; 'digits' is built in")
+    tile: ImageSizeField | None = Field(
+        None, description="sprite sheets: each picture is cut into tiles of this size; empty ones dropped")
+    frames: Literal["first", "all"] = Field("first", description="of animations: the first frame, or each as an image")
+    labels: str = Field(
+        "none", min_length=1, description="folder = each sub-folder is a class; or FILE[:COLUMN], a .csv, .jsonl or the like; "
+        "kept with the images, no network learns from them yet")
     size: ImageSizeField = Field(ImageSize(64, 64), description="size of the images the networks see, width x height")
     channels: Literal[1, 3, 4] = Field(3, description="1 = grey, 3 = colour, 4 = colour and transparency")
-    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how an image of another shape is made to fit")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="how an image of another shape is made to fit: crop, pad or stretch")
     transparency: Transparency = Field(
-        "white", description="what shows through: white, black, #rrggbb, or keep (as a fourth channel)")
-    labels: Literal["none", "folder"] = Field(
-        "none", description="folder = each sub-folder is a class, kept with the images; no network learns from them yet")
+        "white", description="what shows through: white, black, checker, #rrggbb, or keep (as a fourth channel)")
+    native: bool = Field(False, description="pixel art that was enlarged by a whole factor is brought back to its own size first")
+    skip_bad: bool = Field(False, description="leave out files that cannot be read, instead of stopping")
+    drop_duplicates: bool = Field(False, description="of images with the very same pixels, only the first is trained on")
+    holdout: Holdout = Field(
+        0.0, description="images kept out of training, to judge by: a share (0.1, 10%) or a number; twins stay together")
+    group_by: str = Field(
+        "none", min_length=1, description="what else stays together in the hold-out: folder, or a regular expression on names")
     rotation_degrees: float = Field(0.0, ge=0, le=180, description="each real image turned by up to this much, at random")
     mirror: bool = Field(False, description="half of the real images mirrored left to right, at random")
-    skip_bad: bool = Field(False, description="leave out files that cannot be read, instead of stopping")
 
     @model_validator(mode="after")
     def _transparency_needs_four_channels(self) -> "DataConfig":
@@ -244,11 +264,16 @@ class RunConfig(Section):
 # Short names, the same on the command line and in Python: `--batch 64`, `train(..., batch=64)`.
 SHORT = {
     "size": "data.size", "channels": "data.channels", "fit": "data.fit", "transparency": "data.transparency",
-    "labels": "data.labels", "mirror": "data.mirror", "skip_bad": "data.skip_bad",
+    "native": "data.native", "labels": "data.labels", "tile": "data.tile", "frames": "data.frames", "mirror": "data.mirror",
+    "skip_bad": "data.skip_bad", "drop_duplicates": "data.drop_duplicates", "holdout": "data.holdout",
+    "group_by": "data.group_by",
     "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
     "device": "execution.device", "threads": "execution.threads",
 }
 LENGTHS = ("kimg", "epochs", "steps")
+# What is chosen from the images where it is not given, or given as "auto"; a run that goes on keeps what was chosen for it.
+FROM_IMAGES = (
+    "data.size", "data.channels", "data.fit", "data.transparency", "data.native", "data.mirror", "data.holdout")
 MAY_CHANGE = ("preset", "data.source", "data.skip_bad", "length", "output", "execution")   # when a run goes on
 
 

@@ -18,10 +18,11 @@ from ganvas.checkpoint import read_newest
 from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
 from ganvas.config import from_yaml as values_from
 from ganvas.data.batches import Schedule
-from ganvas.data.decode import Layout, look
-from ganvas.data.pack import Pack, build_pack, plan_pack
-from ganvas.data.source_files import FolderSource
+from ganvas.data.looks import look
+from ganvas.data.sheet import Sheet
 from ganvas.data.sources import Source, open_source
+from ganvas.data.split import Subset
+from ganvas.dataset import Dataset, changes_since, prepare, write_table
 from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import write_whole
 from ganvas.generator import config_of
@@ -30,6 +31,7 @@ from ganvas.networks.build import build_networks
 from ganvas.networks.custom import Network, own_networks
 from ganvas.networks.summary import as_text, summarise
 from ganvas.recipe import complete, config_values, options_from, seconds
+from ganvas.report.data_page import write_page
 from ganvas.report.grid import Picture
 from ganvas.run_folder import RunFolder, RunLock
 from ganvas.run_writer import RunWriter, draw_end
@@ -38,6 +40,7 @@ from ganvas.training.state import TrainState
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
 MEASURE_SEC = 4.0              # at most; a tenth of a short --time
+OPENING = ("data.labels", "data.tile", "data.frames")          # options that the images are found by
 FEW_STEPS = 300                # below, the user is told what to expect
 FEW_IMAGES = 100               # below, the user is told what to expect
 
@@ -68,6 +71,9 @@ class Watcher:
     def packing(self, done: int, total: int) -> None:
         """So many images of the source are decoded."""
 
+    def comparing(self, done: int, total: int) -> None:
+        """So much of the search for twins is done."""
+
     def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
         """A step is done; `row` where a row of statistics was written."""
 
@@ -95,7 +101,8 @@ class Job:
         if (generator is None) != (discriminator is None):
             raise ConfigError("give both generator= and discriminator=, or neither.")
 
-        self.source: Source = open_source(where, options.get("data.labels", base.get("data.labels", "none")))
+        early = make_config({name: value for name, value in {**base, **options}.items() if name in OPENING}).data
+        self.source: Source = open_source(where, early.labels, early.tile, early.frames)
         for note in self.source.notes:
             self.watch.tell(note)
         if generator is not None:
@@ -104,7 +111,9 @@ class Job:
             options |= {"train.loss": "custom"}
         if self.budget_sec is not None:
             options |= {"length": "1 kimg"}                    # stands for what --time will make of it
-        recipe = complete(self.source.where, look(self.source), preset, base, options)
+        self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
+        recipe = complete(self.source.where, look(self.source), preset, base, options, images=len(self.source),
+                          settled=self._settled())
         self.config = recipe.config
         for reason in recipe.reasons:
             self.watch.tell(f"  {reason}")
@@ -116,7 +125,6 @@ class Job:
             self.networks = own_networks(generator, discriminator, self.config)
         else:
             self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
-        self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
         self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
@@ -139,6 +147,21 @@ class Job:
                 for part in [self.folder.samples, self.folder.checkpoints, *missing] if missing else []:
                     part.rmdir()
 
+    def inspect(self, page: Path | None) -> Sheet:
+        """The data sheet of the images as this call would train on them; with `page`, also as an HTML file."""
+        try:
+            dataset = self._prepare()
+        except _StoppedError as stopped:
+            raise KeyboardInterrupt from stopped
+        try:
+            if page is not None:
+                write_page(page, dataset.sheet, dataset.pack)
+            return dataset.sheet
+        except OSError as error:
+            raise RunError(f"{page}: cannot be written ({error.strerror}). Name another place.") from error
+        finally:
+            dataset.pack.close()
+
     def _locked(self) -> Iterator[Tick]:
         RunFolder.create(self.folder.path)
         with RunLock(self.folder) as lock:
@@ -146,23 +169,31 @@ class Job:
                 self.watch.tell(lock.recovered)
             self._check_same_run()
             try:
-                pack = self._pack()
+                dataset = self._prepare()
             except _StoppedError as stopped:
                 nimg = max((nimg for nimg, _ in self.folder.list_checkpoints()), default=0)
                 yield Tick(nimg, 0, 0.0, None, None, str(stopped))
                 return
             try:
-                yield from self._train(lock, pack)
+                yield from self._train(lock, dataset)
             finally:
-                pack.close()
+                dataset.pack.close()
 
     def _check_outside_source(self) -> None:
         """Raises ConfigError where the run's pictures would lie among the images, and be taken for some next time."""
-        if isinstance(self.source, FolderSource):
-            images = Path(self.source.where).expanduser().resolve()
-            if self.folder.path.resolve().is_relative_to(images):
-                raise ConfigError(f"{self.folder.path}: lies in {self.source.where}, so the run's pictures would be taken for "
-                                  "images to train on. Pass a folder outside of it as --out.")
+        images = Path(self.source.where).expanduser().resolve()
+        if self.source.where != "digits" and images.is_dir() and self.folder.path.resolve().is_relative_to(images):
+            raise ConfigError(f"{self.folder.path}: lies in {self.source.where}, so the run's pictures would be taken for "
+                              "images to train on. Pass a folder outside of it as --out.")
+
+    def _settled(self) -> dict[str, Any]:
+        """The options of the run that the folder holds: going on, what was chosen from its images is not chosen again."""
+        if not self.folder.list_checkpoints():
+            return {}
+        try:
+            return values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config))
+        except (OSError, ConfigError, UnicodeDecodeError):     # said where the run is about to go on
+            return {}
 
     def _check_same_run(self) -> None:
         """Raises RunError where the folder holds a run with other options, or files that no run of ours has put there.
@@ -191,38 +222,35 @@ class Job:
             raise RunError(f"{path}: holds a run with other options, which cannot change on the way:\n  " + "\n  ".join(changed)
                            + f"\nRepeat its options to go on with it, or pass --out {path}-2 for a new run.")
 
-    def _pack(self) -> Pack:
-        data = self.config.data
-        layout = Layout(height=data.size.height, width=data.size.width, channels=data.channels, fit=data.fit,
-                        transparency=data.transparency)
-        plan = plan_pack(self.source, layout)
-        if not plan.cached:
-            megabytes = max(0.1, plan.bytes_needed / 1e6)
-            self.watch.tell(f"decoding {_images(len(self.source))}, once: {megabytes:,.1f} MB are kept in {plan.path.parent}")
+    def _prepare(self) -> Dataset:
+        def watched(hear: Callable[[int, int], None]) -> Callable[[int, int], None]:
+            def hear_or_stop(done: int, total: int) -> None:
+                if reason := self.should_stop():
+                    raise _StoppedError(reason)
+                hear(done, total)
+            return hear_or_stop
 
-        def decoded(done: int, total: int) -> None:
-            if reason := self.should_stop():
-                raise _StoppedError(reason)
-            self.watch.packing(done, total)
-
-        pack = build_pack(self.source, layout, skip_bad=data.skip_bad, progress=decoded)
-        for name, reason in pack.skipped:
+        dataset = prepare(
+            self.source, self.config.data, self.watch.tell, watched(self.watch.packing), watched(self.watch.comparing),
+            self.folder.images if self.folder.list_checkpoints() else None)
+        for name, reason in dataset.pack.skipped:
             self.watch.tell(f"left out: {name}: {reason}")
-        return pack
+        return dataset
 
-    def _train(self, lock: RunLock, pack: Pack) -> Iterator[Tick]:
-        config, watch = self.config, self.watch
+    def _train(self, lock: RunLock, dataset: Dataset) -> Iterator[Tick]:
+        config, watch, pack = self.config, self.watch, dataset.train
         torch.set_num_threads(config.execution.threads)
         watch.tell(f"{self.source.where}: {_images(len(pack))} as {config.data.size}, {pack.channels} channel"
                    + ("s" if pack.channels > 1 else ""))
         summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
-        self.spent_sec, made_in = self._resume(state, pack)
+        self.spent_sec, made_in = self._resume(state, dataset)
         try:
             schedule = loop.make_schedule(config, len(pack), state)
         except DataError as error:
             raise DataError(f"{self.source.where}: {error}") from error
         if state.nimg == 0:
+            self._show(dataset)
             if len(pack) < FEW_IMAGES:
                 watch.tell(f"  only {_images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")
             watch.tell(summary)
@@ -283,11 +311,18 @@ class Job:
         finally:
             writer.close()
 
+    def _show(self, dataset: Dataset) -> None:
+        """Tells the data sheet, and writes its page and the table of images into the run folder."""
+        for what, text in dataset.sheet.rows():
+            self.watch.tell(f"  {what:<14}{text}")
+        write_table(self.folder.images, dataset, self.config.data.group_by)
+        write_page(self.folder.data_page, dataset.sheet, dataset.pack)
+
     def _done(self, state: TrainState, schedule: Schedule) -> str:
         return (f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. "
                 "A larger --time, --kimg, --epochs or --steps continues.")
 
-    def _summary(self, pack: Pack) -> str:
+    def _summary(self, pack: Subset) -> str:
         config = self.config
         G, D = self.networks
         z = torch.zeros(2, config.network.z_dim)
@@ -297,7 +332,7 @@ class Job:
             as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
         ])
 
-    def _resume(self, state: TrainState, pack: Pack) -> tuple[float, dict[str, Any] | None]:
+    def _resume(self, state: TrainState, dataset: Dataset) -> tuple[float, dict[str, Any] | None]:
         """Loads the newest whole checkpoint into `state`, if there is one.
 
         Returns the training seconds spent so far, and the environment that the checkpoint was made in.
@@ -309,9 +344,10 @@ class Job:
         for fault in passed_over:
             self.watch.tell(f"passed over: {fault}")
         self._refuse_changes(config_of(meta))
-        if meta["data_fingerprint"] != pack.fingerprint:
-            raise RunError(f"{self.source.where}: is not what this run was trained on; images were added, removed or changed. "
-                           f"Put them back, or pass --out {self.folder.path}-2 for a new run.")
+        if meta["data_fingerprint"] != dataset.pack.fingerprint:
+            changes = changes_since(self.folder.images, dataset.pack) or "images were added, removed or changed"
+            raise RunError(f"{self.source.where}: is not what this run was trained on: {changes}. Put it back as it was, or pass "
+                           f"--out {self.folder.path}-2 for a new run.")
         try:
             state.load(tensors, meta)
         except (KeyError, RuntimeError) as error:
@@ -322,7 +358,7 @@ class Job:
                 self.folder.generator(nimg).unlink(missing_ok=True)
         return float(meta["elapsed_sec"]), meta.get("environment")
 
-    def _with_length(self, config: RunConfig, state: TrainState, pack: Pack) -> RunConfig:
+    def _with_length(self, config: RunConfig, state: TrainState, pack: Subset) -> RunConfig:
         """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
         if self.budget_sec is None:
             return config
@@ -341,7 +377,7 @@ class Job:
         """Seconds of earlier sessions in training, and of all of this one."""
         return self.spent_sec + clock.monotonic() - self.began_at
 
-    def _measure(self, config: RunConfig, pack: Pack, measure_sec: float) -> float:
+    def _measure(self, config: RunConfig, pack: Subset, measure_sec: float) -> float:
         """Images a second of the training loop, on a throwaway copy of the state."""
         state = TrainState.create(config, *copy.deepcopy(self.networks))
         ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), pack, self.losses)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ganvas.config import (
+    FROM_IMAGES,
     LENGTHS,
     SHORT,
     ImageSize,
@@ -26,6 +27,13 @@ from ganvas.presets import load_preset
 
 MOST_ROUNDING = 1.25         # of a side; beyond, a size is refused rather than rounded
 MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening
+
+MOSTLY = 0.5                 # share of the images from which on they all are treated so
+CLEAR_AREA = 0.02            # mean share of transparent pixels from which on transparency matters
+ENLARGED = 0.2               # share of enlarged pixel art from which on all of it is brought to its own size
+BOTH_WAYS = 0.72             # accuracy in telling images from mirrored ones: sprites .66, faces .58; 8x8 digits .83, MNIST .94
+HOLDOUT, MOST_HELD = 0.1, 2000
+FEWEST_TO_HOLD = 20          # of fewer images none can be spared
 
 
 class Recipe(NamedTuple):
@@ -61,28 +69,33 @@ def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 
 
 def complete(
-    source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any],
+    source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any], *,
+    images: int = 0, settled: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The config of a run on `source`. Later layers win: preset (or what suits the images), `base` (a config file), `options`.
 
+    images: how many there are. settled: the options of a run that goes on; what was chosen from its images stays.
     Raises ConfigError that names every unknown or impossible option.
     """
     if preset and base.get("preset", preset) != preset:        # a whole config would silently win over every value of the preset
         raise ConfigError(f"--preset {preset}: the file or run of --config names all options already (it started from "
                           f"'{base['preset'] or 'the images'}'). Give one of the two.")
     preset = preset or str(base.get("preset") or "") or ("digits-16" if source == "digits" else None)
-    layer, why = (load_preset(preset).values, {}) if preset else _suited(look)
-    machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
+    layer, why = (load_preset(preset).values, {}) if preset else _suited()
     given = {"data.source": source} | dict(options)
+    wanted = [option for option in FROM_IMAGES if {**base, **given}.get(option, None if preset else "auto") == "auto"]
+    given = {option: value for option, value in given.items() if option not in wanted}
+    chosen = _from_images(look, images, classic=preset is not None, given={**base, **given})
+    for option in wanted:
+        value, reason = chosen[option]
+        layer[option] = (settled or {}).get(option, value)
+        if layer[option] == value and reason:
+            why[option] = reason
+    base = {option: value for option, value in base.items() if option not in wanted}
+    machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
     if given.get("execution.device", base.get("execution.device", "auto")) == "auto":
         given["execution.device"] = best_device()
-    if "data.transparency" in given and "data.channels" not in given:
-        if given["data.transparency"] == "keep":
-            given["data.channels"] = 4
-        elif {**layer, **base}.get("data.channels") == 4:
-            given["data.channels"] = 3
-    if given.get("data.channels") == 4 and "data.transparency" not in given:
-        given["data.transparency"] = "keep"
+    _match_channels(given, {**layer, **base})
     config = make_config(machine, layer, base, given)
     reasons = [reason for option, reason in why.items() if option not in base and option not in given]
     config = _possible_size(config, reasons)
@@ -91,33 +104,82 @@ def complete(
     return Recipe(config, reasons)
 
 
-def _suited(look: Look) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values for images that no preset was asked for, and {option: why it is so}.
+def _match_channels(given: dict[str, Any], others: Mapping[str, Any]) -> None:
+    """Adds to `given` the number of channels that its transparency needs, or the transparency that goes with its channels."""
+    if "data.transparency" in given and "data.channels" not in given:
+        if given["data.transparency"] == "keep":
+            given["data.channels"] = 4
+        elif others.get("data.channels") == 4:
+            given["data.channels"] = 3
+    if "data.channels" in given and "data.transparency" not in given:
+        if given["data.channels"] == 4:
+            given["data.transparency"] = "keep"
+        elif others.get("data.transparency") == "keep":
+            given["data.transparency"] = "white"
 
-    They are the tutorial's DCGAN at the images' own size and colours.
-    """
-    width, height = look.common_size
-    factor = min(1.0, MOST_AUTO_PX / max(width, height))
-    same = look.min_size == look.max_size
-    shape = (height * factor, width * factor) if same else (min(width, height) * factor,) * 2
-    high, wide = nearest_size(max(6, round(shape[0])), max(6, round(shape[1])))
-    size, grey, sprites = ImageSize(wide, high), look.grey_share == 1, look.transparent_share > 0.5
+
+def _suited() -> tuple[dict[str, Any], dict[str, str]]:
+    """The values where no preset was asked for, apart from those taken from the images, and {option: why it is so}."""
     why = {
-        "data.size": f"size {size}: the images are {'all' if same else 'mostly'} {width}x{height}; at most {MOST_AUTO_PX} pixels "
-                     "unless you pass --size",
-        "data.channels": "channels 1: all of the images looked at are grey" if grey else "channels 3: the images are in colour",
-        "data.fit": "fit pad: most images have transparent parts, as sprites do" if sprites
-                    else "fit crop: photographs are cropped to the middle",
         "network.family": "networks and optimizer of pytorch-faces-64, with an averaged generator (half-life 10 kimg): "
                           "steadier samples",
         "length": "length 200 kimg: pass --time, --kimg or --epochs for another",
     }
     values = load_preset("pytorch-faces-64").values | {
-        "preset": "", "data.size": str(size), "data.channels": 1 if grey else 3, "data.fit": "pad" if sprites else "crop",
-        "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
+        "preset": "", "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
         "output.grid_mode": "eval", "output.grid_every": "5 kimg", "output.checkpoint_every": "20 kimg",
     }
     return values, why
+
+
+def _from_images(look: Look, images: int, classic: bool, given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """{option: (value, why)} of what suits the images, for each of FROM_IMAGES; an empty reason is not worth a line.
+
+    classic: the preset is one of the tutorials', which know no transparency.
+    """
+    size, why_size = _own_size(look, native=str(given.get("data.native", "auto")) not in ("False", "off", "no"))
+    grey, sprites = look.grey_share == 1, look.transparent_share > MOSTLY and look.transparent_area >= CLEAR_AREA
+    keep = sprites and not classic and given.get("data.channels") not in (1, 3)
+    enlarged = look.upscaled_share >= ENLARGED
+    both_ways = look.faces_both_ways <= BOTH_WAYS
+    holdout = 0.0 if images < FEWEST_TO_HOLD else HOLDOUT if images * HOLDOUT <= MOST_HELD else float(MOST_HELD)
+    channels: tuple[int, str] = (4, "") if keep else (1, "channels 1: all of the images looked at are grey") if grey else (
+        3, "channels 3: the images are in colour")
+    return {
+        "data.size": (str(size), why_size),
+        "data.channels": channels,
+        "data.fit": ("pad", "fit pad: most images have transparent parts, as sprites do") if sprites else
+                    ("crop", "fit crop: photographs are cropped to the middle"),
+        "data.transparency": ("keep", f"transparency keep: {look.transparent_area:.0%} of the pixels are transparent, so the "
+                              "networks learn four channels") if keep else ("white", ""),
+        "data.native": (enlarged, f"native on: {look.upscaled_share:.0%} of the images are pixel art enlarged by a whole factor, "
+                        "which is brought back to its own size" if enlarged else ""),
+        "data.mirror": (both_ways, "mirror on: the images face both ways alike, so mirrored ones double the set" if both_ways else
+                        "mirror off: the images prefer a side" if look.looked >= FEWEST_TO_HOLD else ""),
+        "data.holdout": (holdout, f"holdout {holdout:g}: kept out of training, to judge by; --holdout 0 trains on all"
+                         if holdout else ""),
+    }
+
+
+def _own_size(look: Look, native: bool) -> tuple[ImageSize, str]:
+    """The images' own size, or their commonest shape, at most 64 pixels and such as a DCGAN can make; and why."""
+    same = look.min_size == look.max_size
+    enlarged = native and look.upscaled_share >= ENLARGED and min(look.native_size) > 0
+    width, height = look.native_size if enlarged else look.common_size
+    factor = min(1.0, MOST_AUTO_PX / max(width, height))
+    if same or enlarged:
+        shape = width * factor, height * factor
+        what = f"are mostly {width}x{height} in their own pixels" if enlarged else f"are all {width}x{height}"
+    elif look.aspect_share > MOSTLY:
+        across, down = look.aspect
+        longest = min(MOST_AUTO_PX, max(width, height))
+        shape = longest * across / max(look.aspect), longest * down / max(look.aspect)
+        what = f"are mostly of the shape {across}:{down} ({look.aspect_share:.0%} of them)"
+    else:
+        shape = (min(width, height) * factor,) * 2
+        what = f"have many shapes, most often {width}x{height}"
+    high, wide = nearest_size(max(6, round(shape[1])), max(6, round(shape[0])))
+    return ImageSize(wide, high), f"size {wide}x{high}: the images {what}; at most {MOST_AUTO_PX} pixels unless you pass --size"
 
 
 def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:

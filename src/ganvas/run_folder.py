@@ -45,6 +45,14 @@ class RunFolder:
         return self.path / "stats.jsonl"
 
     @property
+    def images(self) -> Path:
+        return self.path / "images.csv.gz"
+
+    @property
+    def data_page(self) -> Path:
+        return self.path / "data.html"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

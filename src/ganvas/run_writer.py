@@ -11,7 +11,7 @@ import numpy as np
 from ganvas.checkpoint import write_checkpoint
 from ganvas.config import RunConfig
 from ganvas.data.batches import Schedule
-from ganvas.data.pack import Pack
+from ganvas.data.split import Subset
 from ganvas.errors import RunError
 from ganvas.execution import environment
 from ganvas.files import write_whole
@@ -31,7 +31,7 @@ class RunWriter:
     """
 
     def __init__(
-        self, folder: RunFolder, lock: RunLock, config: RunConfig, state: TrainState, pack: Pack, schedule: Schedule,
+        self, folder: RunFolder, lock: RunLock, config: RunConfig, state: TrainState, pack: Subset, schedule: Schedule,
         spent_sec: float,
     ):
         self.folder, self.lock, self.config, self.state, self.pack, self.schedule = folder, lock, config, state, pack, schedule

@@ -14,7 +14,7 @@ from makers import image_folder
 
 TINY = ("--size", "16", "--batch", "8", "--device", "cpu", "--threads", "1",
         "--set", "network.g_channels=4", "--set", "network.d_channels=4", "--set", "output.grid_n=4",
-        "--set", "train.ema_half_life_kimg=0")
+        "--set", "train.ema_half_life_kimg=0", "--holdout", "0", "--mirror", "off")
 CADENCE = ("--set", "output.log_every=2 steps", "--set", "output.grid_every=3 steps", "--set", "output.checkpoint_every=3 steps",
            "--set", "output.keep_last=2", "--set", "output.keep_every=6 steps")
 

@@ -233,7 +233,7 @@ def test_a_folder_of_the_users_own_is_not_removed_after_a_fault(train):
     (["--set", "network.family=custom"], ["generator=", "discriminator="]),
 ])
 def test_an_impossible_option_is_named_before_anything_is_made(cli, images, args, words, monkeypatch):
-    monkeypatch.setattr("ganvas.job.build_pack", None)
+    monkeypatch.setattr("ganvas.dataset.build_pack", None)
     assert refused(cli("train", "images", *args), *words)
     assert nothing_left()
 

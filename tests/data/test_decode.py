@@ -1,16 +1,29 @@
-"""One image of any kind becomes the pixels that the networks see."""
+"""One picture of any size and kind becomes the pixels that the networks see."""
 
 import io
-import struct
-import zlib
+import os
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ganvas.data.decode import Layout, Look, image_extensions, look, open_image, to_pixels
-from ganvas.data.sources import open_source
-from ganvas.errors import ConfigError, DataError
+from ganvas.data.decode import (
+    MAX_PIXELS,
+    Fit,
+    Layout,
+    Look,
+    image_extensions,
+    look,
+    open_image,
+    open_picture,
+    to_pixels,
+    to_plain_mode,
+)
+from ganvas.errors import DataError
+
+DATA = Path(os.environ.get("GANVAS_TEST_DATA", "../shared/data"))
 
 
 def layout(size=4, channels=3, fit="stretch", transparency="white", width=None):
@@ -23,8 +36,8 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
-def pixels(image, kind="PNG", save=None, **how):
-    return to_pixels(open_image(encoded(image, kind, **(save or {})), "x"), layout(**how))
+def pixels(image, **how):
+    return to_pixels(open_image(encoded(image), "x"), layout(**how))
 
 
 def sprite():
@@ -50,32 +63,6 @@ def test_a_hidden_colour_never_shows_even_after_resizing(channels):
         assert made[0][made[3] > 0].min() >= 254                   # and no darkened edge
 
 
-def test_every_mode_is_read_with_its_own_values():
-    grey = Image.new("L", (4, 4), 100)
-    assert pixels(grey, channels=1).tolist() == np.full((1, 4, 4), 100).tolist()
-    assert pixels(Image.new("1", (4, 4), 1), channels=1).max() == 255
-    assert pixels(Image.new("LA", (4, 4), (100, 0)))[0, 0, 0] == 255
-    palette = sprite().convert("P")
-    palette.info["transparency"] = palette.getpixel((3, 0))
-    assert pixels(palette, save={"transparency": palette.info["transparency"]})[:, 0, 3].tolist() == [255] * 3
-    deep = Image.fromarray(np.full((4, 4), 257 * 40, np.uint16))
-    assert pixels(deep, channels=1)[0, 0, 0] == 40
-    inks = Image.new("CMYK", (4, 4), (0, 255, 255, 0))
-    assert pixels(inks, "TIFF")[:, 0, 0].tolist() == [255, 0, 0]
-    floats = Image.fromarray(np.full((4, 4), 0.5, np.float32))
-    assert pixels(floats, "TIFF", channels=1)[0, 0, 0] in (127, 128)
-
-
-def test_an_image_lying_on_its_side_is_turned_upright():
-    image = Image.new("RGB", (4, 4))
-    image.paste((255, 255, 255), (0, 0, 4, 2))                     # white above
-    exif = Image.Exif()
-    exif[0x0112] = 6                                               # turn by 90 degrees clockwise to show
-    made = pixels(image, save={"exif": exif})
-    assert made[0, :, 3].tolist() == [255] * 4                     # white to the right
-    assert made[0, :, 0].tolist() == [0] * 4
-
-
 def test_fits():
     wide = Image.new("RGB", (12, 4))
     wide.paste((255, 255, 255), (4, 0, 8, 4))                      # black, white, black
@@ -97,102 +84,6 @@ def test_crop_equals_torchvision():
 
 def test_one_pixel_is_enough():
     assert pixels(Image.new("RGB", (1, 1), (1, 2, 3)), fit="crop")[:, 3, 3].tolist() == [1, 2, 3]
-
-
-def bomb():
-    """A PNG whose header claims 60000 x 60000 pixels."""
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("data", "reason"), [
-    (b"", "empty"), (b"hello", "not an image"), (encoded(Image.new("RGB", (64, 64), "red"), "BMP")[:900], "x.png"),
-    (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:400], "truncated"), (bomb(), "limit"),
-], ids=["empty", "text", "half a BMP", "half a JPEG", "bomb"])
-def test_what_is_no_image_is_named_with_its_reason_and_the_remedy(data, reason):
-    with pytest.raises(DataError, match=reason) as caught:
-        open_image(data, "x.png")
-    assert "x.png" in str(caught.value)
-    assert "--skip-bad" in str(caught.value)
-
-
-def test_layouts_that_cannot_be_are_refused():
-    for how in ({"channels": 2}, {"transparency": "pink"}, {"transparency": "keep"}):
-        with pytest.raises((ConfigError, ValueError)):
-            layout(**how)
-
-
-@pytest.mark.parametrize(("orientation", "corner"), [
-    (1, (0, 0)), (2, (0, 2)), (3, (1, 2)), (4, (1, 0)), (5, (0, 0)), (6, (0, 1)), (7, (2, 1)), (8, (2, 0))])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_every_orientation_puts_the_first_pixel_where_exif_says(orientation, corner, kind):
-    image = Image.new("L", (3, 2))
-    image.putpixel((0, 0), 255)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    upright = open_image(encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})), "x").convert("L")
-    assert np.argwhere(np.asarray(upright) == 255).tolist() == [list(corner)]
-    assert upright.size == ((3, 2) if orientation < 5 else (2, 3))
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_does_not_cost_the_image():
-    assert open_image(encoded(Image.new("L", (3, 2), 7), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), "x").size == (3, 2)
-
-
-@pytest.mark.parametrize(("image", "pixel"), [
-    (Image.new("YCbCr", (2, 2), (76, 85, 255)), (254, 0, 0)),
-    (Image.new("HSV", (2, 2), (0, 255, 255)), (255, 0, 0)),
-    (Image.new("LAB", (2, 2), (255, 128, 128)), (255, 255, 255)),
-    (Image.new("RGBa", (2, 2), (128, 0, 0, 128)), (255, 127, 127)),
-    (Image.new("La", (2, 2), (0, 128)), (127, 127, 127)),
-    (Image.new("P", (2, 2)).convert("PA"), (0, 0, 0)),
-    (Image.new("I", (2, 2), 65535), (255, 255, 255)),
-    (Image.new("I", (2, 2), 200), (200, 200, 200)),
-    (Image.new("I;16B", (2, 2)), (0, 0, 0)),
-    (Image.new("F", (2, 2), 255.0), (255, 255, 255)),
-], ids=lambda value: value.mode if isinstance(value, Image.Image) else "")
-def test_rare_modes_have_their_colour_too(image, pixel):
-    assert to_pixels(image, layout(2))[:, 0, 0].tolist() == pytest.approx(pixel, abs=1)
-
-
-@pytest.mark.parametrize(("mode", "value"), [("I", 70000), ("I", -1), ("F", 300.0), ("F", float("nan"))])
-def test_grey_without_an_agreed_black_and_white_is_refused_with_its_range(mode, value):
-    with pytest.raises(DataError, match=r"x\.tif: .*grey values from .* no agreed black and white"):
-        open_image(encoded(Image.new(mode, (2, 2), value), "TIFF"), "x.tif")
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
-def test_one_value_declared_transparent_in_a_png_shows_the_background(mode):
-    image = Image.new(mode, (2, 1))
-    image.putpixel((1, 0), {"L": 200, "RGB": (9, 9, 9), "I;16": 51400}[mode])
-    image = open_image(encoded(image, transparency={"L": 200, "RGB": (9, 9, 9), "I;16": 51400}[mode]), "x")
-    made = to_pixels(image, Layout(1, 2, 3, "stretch", "#ff8000"))
-    assert made[:, 0].T.tolist() == [[0, 0, 0], [255, 128, 0]]
-
-
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_an_animation_gives_its_first_frame(kind):
-    first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
-    exact = {"lossless": True} if kind == "WEBP" else {}
-    made = pixels(first, kind, save={"save_all": True, "append_images": [second], **exact})
-    assert made[:, 0, 0].tolist() == [255, 0, 0]
-
-
-def test_the_pixel_limit_is_checked_before_decoding(monkeypatch):
-    data = encoded(Image.new("L", (100, 50)))
-    assert open_image(data, "x", max_pixels=5000).size == (100, 50)
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(DataError, match=r"x: .*100x50 is 5,000 pixels; the limit is 4,999 pixels"):
-        open_image(data, "x", max_pixels=4999)
-
-
-def test_content_that_would_start_another_program_is_no_image():
-    with pytest.raises(DataError, match=r"x\.png: .*not an image of a known format"):
-        open_image(encoded(Image.new("RGB", (4, 4)), "EPS"), "x.png")
-    assert {".eps", ".wmf", ".h5", ".mpg", ".pdf"}.isdisjoint(image_extensions())
 
 
 @pytest.mark.parametrize(("size", "height", "width"), [
@@ -240,22 +131,87 @@ def test_arrays_and_images_of_the_same_pixels_give_the_same():
         to_pixels(noise[..., :2], layout(5))
 
 
-def test_a_look_tells_sizes_greyness_transparency_and_failures(tmp_path):
-    Image.new("RGB", (8, 4), (9, 9, 9)).save(tmp_path / "a.png")
-    Image.new("L", (8, 4)).save(tmp_path / "b.png")
-    Image.new("RGB", (2, 16), (9, 8, 9)).save(tmp_path / "c.png")
-    Image.new("RGBA", (8, 4), (9, 8, 7, 0)).save(tmp_path / "d.png")       # no colour shows
-    (tmp_path / "e.png").write_bytes(b"text")
-    seen = look(open_source(tmp_path))
-    assert seen == Look(looked=4, unreadable=1, common_size=(8, 4), min_size=(2, 4), max_size=(8, 16),
-                        grey_share=0.75, transparent_share=0.25)
+def test_the_room_has_one_door():
+    assert all((MAX_PIXELS, Fit, Look, look, open_picture, to_plain_mode, image_extensions()))
 
 
-def test_a_look_spreads_over_the_whole_source_and_fails_only_if_nothing_is_readable(tmp_path):
-    array = np.zeros((1000, 2, 2, 3), dtype=np.uint8)
-    array[500:, ..., 0] = 255                                              # the later half is red
-    seen = look(open_source(array), count=10)
-    assert (seen.looked, seen.grey_share) == (10, 0.5)
-    (tmp_path / "a.png").write_bytes(b"text")
-    with pytest.raises(DataError, match=r"none of 1 images tried can be read\. The first: .*a\.png"):
-        look(open_source(tmp_path))
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("transparency", ["white", "black", "checker", "keep", "#123456"])
+def test_a_hidden_colour_shows_in_no_way_of_fitting_or_composing(fit, transparency):
+    shape = np.zeros((40, 30), dtype=np.uint8)
+    shape[10:30, 8:21] = 255
+    shape[20, 8:21] = 128
+    channels = 4 if transparency == "keep" else 3
+    made = []
+    for hidden in ((0, 255, 0), (255, 0, 255)):
+        image = np.full((40, 30, 4), (*hidden, 0), dtype=np.uint8)
+        image[shape > 0, :3] = (200, 100, 50)
+        image[..., 3] = shape
+        made.append(to_pixels(Image.fromarray(image), Layout(17, 23, channels, fit, transparency)))
+        made.append(to_pixels(image, Layout(40, 30, channels, fit, transparency)))             # not resized
+    assert np.array_equal(made[0], made[2])
+    assert np.array_equal(made[1], made[3])
+    if channels == 4:
+        for picture in made:
+            assert picture[:3, picture[3] == 0].max() == 0
+            clearly = picture[:3, picture[3] > 100].astype(int)
+            assert np.abs(clearly - np.array([[200], [100], [50]])).max() <= 2                  # no edge is darkened
+
+
+def test_a_checker_board_is_drawn_at_the_size_of_the_finished_picture():
+    clear = Image.new("RGBA", (320, 320), (255, 0, 0, 0))
+    made = to_pixels(clear, Layout(64, 64, 3, "crop", "checker"))
+    y, x = np.mgrid[:64, :64] // 8
+    assert np.array_equal(made, np.broadcast_to(np.where((y + x) % 2, 192, 255), (3, 64, 64)))
+    assert np.array_equal(to_pixels(clear, Layout(64, 64, 1, "crop", "checker"))[0], made[0])
+    half = to_pixels(Image.new("RGBA", (9, 9), (0, 0, 0, 128)), Layout(64, 64, 3, "stretch", "checker"))
+    assert half[0, 0, :16].tolist() == pytest.approx([127] * 8 + [96] * 8, abs=1)
+    bars = to_pixels(Image.new("L", (64, 32), 9), Layout(64, 64, 3, "pad", "checker"))
+    assert np.array_equal(bars[:, :16], made[:, :16])
+    assert (bars[:, 16:48] == 9).all()
+
+
+def test_composing_after_resizing_is_what_composing_first_would_give():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (50, 60, 4)).astype(np.uint8))
+    first = Image.alpha_composite(Image.new("RGBA", image.size, (10, 200, 30, 255)), image).convert("RGB")
+    wanted = to_pixels(first, layout(16)).astype(int)
+    assert np.abs(to_pixels(image, layout(16, transparency="#0ac81e")).astype(int) - wanted).max() <= 2
+
+
+def test_kept_transparency_at_its_own_size_keeps_every_value():
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 4)).astype(np.uint8)
+    noise[..., 3] |= 1
+    assert np.array_equal(to_pixels(noise, layout(8, 4, "crop", "keep")), noise.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(20000, 2), (2, 20000), (1, 1), (63, 64)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_shape_comes_out_whole(size, fit, mode):
+    for channels, transparency in ((1, "black"), (3, "checker"), (4, "keep")):
+        made = to_pixels(Image.new(mode, size, (7, 7, 7, 255)[: len(mode)] if mode != "L" else 7),
+                         Layout(24, 32, channels, fit, transparency, native=True))
+        assert made.shape == (channels, 24, 32)
+        assert made.flags.c_contiguous
+        assert (made[0] == 7).any()
+
+
+def test_pixel_art_stays_sharp_only_where_it_is_enlarged_by_whole_factors():
+    small = np.random.default_rng(0).integers(0, 2, (8, 8)).astype(np.uint8) * 255
+    for size, sharp in ((16, True), (24, True), (12, False), (4, False)):
+        values = set(np.unique(to_pixels(small, Layout(size, size, 1, "crop", native=True))).tolist())
+        assert (values == {0, 255}) == sharp, size
+    assert len(np.unique(to_pixels(small, Layout(16, 16, 1, "crop")))) > 2
+    padded = to_pixels(small, Layout(16, 40, 1, "pad", "#808080", native=True))[0]
+    assert np.array_equal(padded[:, 12:28], small.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.skipif(not (DATA / "pokemon-sprites.zip").is_file(), reason="no $GANVAS_TEST_DATA/pokemon-sprites.zip")
+def test_real_doubled_sprites_fill_a_native_layout_like_their_own_size():
+    with zipfile.ZipFile(DATA / "pokemon-sprites.zip") as archive:
+        sprite = open_image(archive.read("001.png"), "001.png")
+    at_80 = to_pixels(sprite, Layout(80, 80, 4, "pad", "keep", native=True))
+    at_160 = to_pixels(sprite, Layout(160, 160, 4, "pad", "keep", native=True))
+    assert np.array_equal(at_80.repeat(2, 1).repeat(2, 2), at_160)
+    assert set(np.unique(at_80[3])) == {0, 255}

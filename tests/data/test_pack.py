@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganvas.data import pack as pack_module
-from ganvas.data.decode import Layout
+from ganvas.data import packing
+from ganvas.data.decode import Layout, open_image, to_pixels
 from ganvas.data.pack import build_pack, plan_pack
 from ganvas.data.source_arrays import ArraySource
 from ganvas.data.sources import open_source
@@ -41,7 +41,7 @@ def test_a_pack_holds_each_image_in_order_and_is_found_again(source, tmp_path):
     first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
     assert (len(first), first.channels, first.image_size, first.from_cache) == (10, 3, (8, 6), False)
     for i in range(10):
-        direct = pack_module.to_pixels(pack_module.open_image(source.load(i), "x"), LAYOUT)
+        direct = to_pixels(open_image(source.load(i), "x"), LAYOUT)
         assert np.array_equal(first.read([i])[0], direct)
     assert np.array_equal(first.read([3, 1, 3]), np.stack([first.read([i])[0] for i in (3, 1, 3)]))
     again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
@@ -146,7 +146,7 @@ def test_labels_follow_the_images_that_are_left(tmp_path):
     assert pack.skipped == [("images/cat/1.png", "the file is empty")]
     assert (pack.labels.tolist(), pack.class_names) == ([0, 1, 1, 2], ("cat", "dog", "emu"))
     assert pack.read(range(4))[:, 0, 0, 0].tolist() == [0, 2, 3, 4]
-    assert pack.names == ("images/cat/0.png", "images/dog/2.png", "images/dog/3.png", "images/emu/4.png")
+    assert list(pack.names) == ["images/cat/0.png", "images/dog/2.png", "images/dog/3.png", "images/emu/4.png"]
     unlabelled = build_pack(open_source(tmp_path / "images"), LAYOUT, cache_dir=tmp_path / "cache", skip_bad=True)
     assert unlabelled.labels is None
     assert unlabelled.fingerprint != pack.fingerprint
@@ -208,7 +208,7 @@ def test_memory_stays_flat_while_a_pack_is_made(tmp_path):
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing(source, tmp_path, monkeypatch):
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(pack_module, "_sync", full)
+    monkeypatch.setattr(packing, "_sync", full)
     with pytest.raises(DataError, match=r"became full while .*images was packed\. Set GANVAS_CACHE"):
         build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
     assert not in_cache(tmp_path)
@@ -226,13 +226,13 @@ def test_the_cache_lies_where_the_environment_says(source, tmp_path, monkeypatch
 
 
 def test_leftovers_of_killed_builders_go_after_a_day_and_not_before(source, tmp_path):
-    for name, age in ((".old.partial", 25), (".new.partial", 23)):
+    for name, age in ((".old.0123456789ab.partial", 25), (".new.0123456789ab.partial", 23)):
         (tmp_path / "cache" / name).mkdir(parents=True)
         (tmp_path / "cache" / name / "images.npy").write_bytes(b"half")
         for path in (tmp_path / "cache" / name / "images.npy", tmp_path / "cache" / name):
             os.utime(path, (time.time() - age * 3600,) * 2)
     pack = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
-    assert in_cache(tmp_path) == sorted([".new.partial", pack.path.name])
+    assert in_cache(tmp_path) == sorted([".new.0123456789ab.partial", pack.path.name])
 
 
 def test_builders_that_all_find_a_torn_pack_end_well(source, tmp_path):

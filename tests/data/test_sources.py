@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganvas.data import source_files
+from ganvas.data import source_files, source_zip
 from ganvas.data.source_base import UnreadableError
 from ganvas.data.sources import open_source
 from ganvas.errors import ConfigError, DataError
@@ -278,7 +278,7 @@ def test_a_zip_bomb_is_refused_and_a_big_file_that_is_no_image_is_not(tmp_path, 
         open_source(bomb)
     fine = make_zip(tmp_path / "fine.zip", {"a.png": png(), "log.csv": bytes(9 * 2**20)})
     assert len(open_source(fine)) == 1
-    monkeypatch.setattr(source_files, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(source_zip, "MAX_FILE_BYTES", 1000)
     with pytest.raises(DataError, match=r"large\.zip: its member 'a\.png' unpacks"):
         open_source(make_zip(tmp_path / "large.zip", {"a.png": bytes(1001)}))
 
@@ -310,6 +310,14 @@ def test_of_two_members_with_one_name_the_later_counts(tmp_path):
     source = open_source(tmp_path / "x.zip")
     assert [source.load(index) for index in range(len(source))] == [png(BLUE)]
     assert source.notes == ["1 file in the archive replaced by a later one of the same name"]
+
+
+def test_a_member_without_a_name_is_left_out(tmp_path):
+    archive = make_zip(tmp_path / "x.zip", {"a.png": png(), "none.png": png()})
+    archive.write_bytes(archive.read_bytes().replace(b"none.png", b"\0one.png"))
+    source = open_source(archive)
+    assert names(source) == ["x.zip!a.png"]
+    assert source.ignored == [("x.zip!", "member without a name")]
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
@@ -467,6 +475,19 @@ def test_digits_are_the_1797_of_scikit_learn_in_full_range(tmp_path, monkeypatch
     write_files(tmp_path / "digits", {"a.png": png()})
     assert "write ./digits for the folder here" in open_source("digits").notes[0]
     assert names(open_source(f".{os.sep}digits")) == ["digits/a.png"]
+
+
+def test_tiles_and_frames_are_images_of_their_own_with_the_label_of_their_sheet(tmp_path):
+    sheet = Image.new("RGB", (8, 4), "white")
+    sheet.putpixel((0, 0), (255, 0, 0))
+    sheet.putpixel((5, 0), (0, 0, 255))
+    write_files(tmp_path / "x", {"a/s.png": png(sheet), "b/s.png": png(sheet)})
+    source = open_source(tmp_path / "x", labels="folder", tile=(4, 4), frames="all")
+    assert source.labels is not None and source.labels.tolist() == [0, 0, 1, 1]
+    assert names(source)[1].startswith("x/a/s.png[")
+    for wrong in ({"tile": (0, 4)}, {"frames": "some"}):
+        with pytest.raises(ConfigError, match=str(next(iter(wrong)))):
+            open_source(tmp_path / "x", **wrong)
 
 
 def test_the_real_mnist_has_60000_training_images():

@@ -2,25 +2,27 @@
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from ganvas import __version__
-from ganvas.cli import demo, presets, sample, score, train
+from ganvas.cli import data, demo, doctor, presets, sample, score, train
 from ganvas.errors import GanvasError
 
 NEXT_STEPS = """\
 Ganvas turns a folder of images into a generator of new ones. Next:
   ganvas demo                         two minutes: handwritten digits, then where to look
   ganvas train FOLDER --time 10min    your own images; the same command again goes on
-  ganvas --help                       every command"""
+  ganvas --help                       every command; `ganvas data inspect FOLDER` looks at images first"""
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Turns a folder of images into a generator of new ones.")
-for command in (train.train, demo.demo, sample.sample, score.score, presets.presets):
+for command in (train.train, demo.demo, sample.sample, score.score, presets.presets, doctor.doctor):
     app.command()(command)
+app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -41,6 +43,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")           # a cp1252 terminal shows ? for what it lacks
+    warnings.filterwarnings("ignore", module="PIL")        # damaged EXIF and the like: what matters is in our own messages
     try:
         app()
     except GanvasError as error:

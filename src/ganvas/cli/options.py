@@ -4,12 +4,17 @@ from typing import Any
 
 import typer
 
-from ganvas.config import SHORT, describe
+from ganvas.config import FROM_IMAGES, SHORT, describe
 
 
 def config_option(name: str) -> Any:
     """The flag of a config option by its short name, `--batch` for train.batch."""
-    return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]))
+    auto = "; auto = what suits the images" if SHORT[name] in FROM_IMAGES else ""
+    return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]) + auto + _written(SHORT[name]))
+
+
+def _written(option: str) -> str:
+    return " (on or off)" if option in ("data.native", "data.mirror") else ""
 
 
 RUN = typer.Argument(help="run folder; the newest one in runs/ if left out", show_default=False)

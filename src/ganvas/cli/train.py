@@ -10,7 +10,7 @@ from ganvas.cli.options import config_option
 
 def train(
     source: Annotated[str | None, typer.Argument(
-        help="folder, zip, MNIST idx or npz of images; without one, the built-in handwritten digits", show_default=False)] = None,
+        help="folder, archive or file of images; without one, the built-in handwritten digits", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="a name from `ganvas presets`; without one, what suits the images")] = None,
     out: Annotated[str | None, typer.Option(help="run folder; runs/<name of the source> if left out")] = None,
     time: Annotated[str | None, typer.Option(help="how long to train: 90s, 10min, 1h30min")] = None,
@@ -18,12 +18,18 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="how long to train, in passes over the images")] = None,
     steps: Annotated[int | None, typer.Option(help="how long to train, in batches")] = None,
     size: Annotated[str | None, config_option("size")] = None,
-    channels: Annotated[int | None, config_option("channels")] = None,
+    channels: Annotated[str | None, config_option("channels")] = None,
     fit: Annotated[str | None, config_option("fit")] = None,
     transparency: Annotated[str | None, config_option("transparency")] = None,
     labels: Annotated[str | None, config_option("labels")] = None,
-    mirror: Annotated[bool | None, config_option("mirror")] = None,
+    native: Annotated[str | None, config_option("native")] = None,
+    mirror: Annotated[str | None, config_option("mirror")] = None,
+    tile: Annotated[str | None, config_option("tile")] = None,
+    frames: Annotated[str | None, config_option("frames")] = None,
+    holdout: Annotated[str | None, config_option("holdout")] = None,
+    group_by: Annotated[str | None, config_option("group_by")] = None,
     skip_bad: Annotated[bool | None, config_option("skip_bad")] = None,
+    drop_duplicates: Annotated[bool | None, config_option("drop_duplicates")] = None,
     batch: Annotated[int | None, config_option("batch")] = None,
     lr: Annotated[float | None, config_option("lr")] = None,
     seed: Annotated[int | None, config_option("seed")] = None,
@@ -40,7 +46,8 @@ def train(
     run = train_and_show(
         source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
         dry_run=dry_run, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
-        transparency=transparency, labels=labels, mirror=mirror, skip_bad=skip_bad, batch=batch, lr=lr, seed=seed,
-        device=device, threads=threads)
+        transparency=transparency, labels=labels, native=native, mirror=mirror, tile=tile, frames=frames, holdout=holdout,
+        group_by=group_by, skip_bad=skip_bad, drop_duplicates=drop_duplicates, batch=batch, lr=lr, seed=seed, device=device,
+        threads=threads)
     if not dry_run:
         print(f"new images:  ganvas sample {shlex.quote(str(run.path))}")

@@ -35,6 +35,9 @@ class TerminalWatcher(Watcher):
     def packing(self, done: int, total: int) -> None:
         self._bar("decoding", done, total, f"{done:,} / {total:,} images")
 
+    def comparing(self, done: int, total: int) -> None:
+        self._bar("looking for twins", done, total, f"{done:,} / {total:,} comparisons")
+
     def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
         now = time.monotonic()
         if self.last is not None and now > self.last[0]:

@@ -1,38 +1,43 @@
-"""Decodes a source once into a memory-mapped uint8 array, cached by content and layout; training reads only packs."""
+"""A source decoded once into a memory-mapped uint8 array, cached by content and layout; training reads only packs."""
 
 import contextlib
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
-import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
-from ganvas.data.decode import Layout, open_image, to_pixels
-from ganvas.data.source_base import Labels, Pixels, Source, UnreadableError, stamp_of
+from ganvas.data.cache import cache_root, local_copy, mark_used, megabytes, partial_folder, remove_folder, remove_stale
+from ganvas.data.facts import FACT, THUMB_PX, Facts, Thumbs
+from ganvas.data.layout import Layout
+from ganvas.data.packing import (
+    FACTS,
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    IMAGES,
+    LABELS,
+    MANIFEST,
+    NAMES,
+    SUMS,
+    THUMBS,
+    refuse_bad,
+    write_pack,
+)
+from ganvas.data.source_base import Labels, Pixels, Source, stamp_of
 from ganvas.errors import DataError
-from ganvas.files import sync_folder, write_whole
+from ganvas.files import sync_folder
 
-FORMAT_VERSION = 1
-
-_IMAGES, _LABELS, _MANIFEST = "images.npy", "labels.npy", "manifest.json"
-_PARTIAL = ".partial"
-_HEADER_BYTES = 128
-_CHUNK_BYTES = 4 * 2**20               # decoded pixels in one task of the thread pool
 _CHECKED_BYTES = 2**30                 # a cached pack up to this size is hashed when it is opened: about a second
-_STALE_SEC = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -45,32 +50,69 @@ class PackPlan:
     cached: bool                       # it is there already, whole as far as its sizes tell
 
 
+class PackNames(Sequence[str]):
+    """What the user calls each image of a pack, read from the pack's file when asked for: a million are 8 MB in memory."""
+
+    def __init__(self, path: Path, count: int):
+        """Raises ValueError where the file does not hold `count` names."""
+        with path.open("rb") as file:
+            self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        ends = [np.flatnonzero(np.frombuffer(self._text[i:i + 2**24], np.uint8) == 10) + i + 1
+                for i in range(0, len(self._text), 2**24)]
+        self._starts = np.concatenate([[0], *ends])
+        if len(self) != count:
+            raise ValueError(f"{path.name} holds {len(self)} names, not {count}")
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return str(json.loads(self._text[int(self._starts[index]):int(self._starts[index + 1])]))
+
+    def close(self) -> None:
+        self._text.close()
+
+
 class Pack:
-    """Images as one memory-mapped (N, C, H, W) uint8 array, with their labels and names. Safe to read from threads."""
+    """Images as one memory-mapped (N, C, H, W) uint8 array, with their labels, names and facts. Safe to read from threads."""
 
     def __init__(self, path: Path, *, from_cache: bool):
         """Opens the pack folder at `path`. Raises ValueError, OSError or KeyError where it is torn."""
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT_VERSION:
             raise ValueError(f"format {manifest['format']}, not {FORMAT_VERSION}")
-        images: Pixels = np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False)
-        if list(images.shape) != manifest["shape"] or images.dtype != np.uint8 or not images.flags.c_contiguous:
-            raise ValueError(f"{_IMAGES} holds {images.dtype} {images.shape}, not uint8 {manifest['shape']}")
-        if (path / _IMAGES).stat().st_size != _HEADER_BYTES + images.nbytes:
-            raise ValueError(f"{_IMAGES} has another size than its manifest says")
-        labels: Labels | None = np.load(path / _LABELS, allow_pickle=False) if manifest["has_labels"] else None
-        if labels is not None and (labels.shape != (len(images),) or labels.dtype != np.int64):
-            raise ValueError(f"{_LABELS} holds {labels.dtype} {labels.shape}, not int64 ({len(images)},)")
+        shape = tuple(manifest["shape"])
+        images: Pixels = _mapped(path / IMAGES, np.dtype(np.uint8), shape)
+        labels: Labels | None = np.load(path / LABELS, allow_pickle=False) if manifest["has_labels"] else None
+        if labels is not None and (labels.shape != shape[:1] or labels.dtype != np.int64):
+            raise ValueError(f"{LABELS} holds {labels.dtype} {labels.shape}, not int64 ({shape[0]},)")
 
         self.path = path
+        self.home = path                                             # in the cache, where `path` is a copy on the node's own disk
         self.from_cache = from_cache
+        self.replaced = ""                                           # why a cached pack had to be made again, for the user
         self.labels = labels                                         # (N,) int64 or None
         self.class_names = tuple(map(str, manifest["class_names"]))
-        self.names = tuple(map(str, manifest["names"]))              # of the images kept, in their order
+        self.layout = Layout(**manifest["layout"])
         self.skipped = [(str(name), str(reason)) for name, reason in manifest["skipped"]]
         self.fingerprint = str(manifest["fingerprint"])              # of pixels and labels: moved folders keep theirs
+        self.facts: Facts = _mapped(path / FACTS, FACT, shape[:1])
+        self.thumbs: Thumbs = _mapped(path / THUMBS, np.dtype(np.uint8), (shape[0], THUMB_PX, THUMB_PX, 4))
+        self.names = PackNames(path / NAMES, shape[0])               # of the images kept, in their order
+        self._checks: dict[str, str] = dict(manifest["checks"])
+        self._sums = _mapped(path / SUMS, np.dtype("<u4"), shape[:1])
+        self._checks_reads = images.nbytes > _CHECKED_BYTES          # smaller ones are hashed when they are opened
         self._images: Pixels | None = images
-        self._shape = images.shape
+        self._shape = shape
 
     def __len__(self) -> int:
         return int(self._shape[0])
@@ -80,34 +122,64 @@ class Pack:
         return int(self._shape[1])
 
     @property
+    def bytes(self) -> int:
+        """Of its pixels."""
+        return int(np.prod(self._shape))
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width)."""
         return int(self._shape[2]), int(self._shape[3])
 
     def read(self, indices: npt.ArrayLike) -> Pixels:
-        """The images at `indices` (n,) as a new (n, C, H, W) uint8 array."""
+        """The images at `indices` (n,) as a new (n, C, H, W) uint8 array.
+
+        Raises DataError where one of a pack over 1 GiB, which is not hashed when it is opened, has changed on the disk.
+        """
         if self._images is None:
             raise ValueError(f"{self.path}: this pack is closed")
-        return np.array(self._images[np.asarray(indices, dtype=np.int64)])
+        wanted = np.asarray(indices, dtype=np.int64)
+        images = np.array(self._images[wanted])
+        if self._checks_reads:
+            for index, image in zip(wanted, images, strict=True):
+                if zlib.crc32(image.data) != self._sums[index]:
+                    (self.path / MANIFEST).unlink(missing_ok=True)
+                    raise DataError(f"{self.path}: {self.names[int(index)]} is damaged in this pack. It will not be used again: "
+                                    "the same command makes it anew.")
+        return images
 
     def is_intact(self) -> bool:
-        """Whether pixels and labels still have the fingerprint they were stored with. Reads all of them."""
+        """Whether everything still has the fingerprint it was stored with. Reads all of it."""
         digest = hashlib.sha256()
-        for start in range(0, len(self), 1024):
-            digest.update(self.read(np.arange(start, min(start + 1024, len(self)))).data)
+        if self._images is not None:
+            digest.update(self._images.data)
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest() == self.fingerprint
+        return digest.hexdigest() == self.fingerprint and all(
+            _content_hash(self.path / name) == check for name, check in self._checks.items())
 
     def close(self) -> None:
-        """Lets go of the file (Windows cannot delete or replace it before)."""
+        """Lets go of the files (Windows cannot delete or replace them before)."""
         self._images = None
+        self.facts, self.thumbs, self._sums = self.facts[:0].copy(), self.thumbs[:0].copy(), self._sums[:0].copy()
+        self.names.close()
 
 
-def cache_root() -> Path:
-    """The folder for all that can be made again: $GANVAS_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("GANVAS_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("ganvas", appauthor=False))
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, without the header if it is a .npy: that is written last."""
+    with path.open("rb") as file:
+        file.seek(HEADER_BYTES if path.suffix == ".npy" else 0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The .npy at `path`, memory-mapped. Raises ValueError where it does not hold just that."""
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype} {shape}")
+    if path.stat().st_size != HEADER_BYTES + array.nbytes:
+        raise ValueError(f"{path.name} has another size than its manifest says")
+    return array
 
 
 def plan_pack(source: Source, layout: Layout, cache_dir: Path | None = None) -> PackPlan:
@@ -119,13 +191,16 @@ def plan_pack(source: Source, layout: Layout, cache_dir: Path | None = None) -> 
     folder = cache_root() / "packs" if cache_dir is None else cache_dir
     labels = b"" if source.labels is None else source.labels.astype("<i8").tobytes()
     key = stamp_of([FORMAT_VERSION, asdict(layout), source.name, source.stamp, source.class_names, labels])[:32]
-    names = sum(len(source.item_name(index)) + 4 for index in range(len(source)))
-    needed = len(source) * int(np.prod(layout.shape)) + len(labels) + names + 4096
+    some = range(0, len(source), max(1, len(source) // 1000))
+    name_bytes = sum(len(source.item_name(index)) + 8 for index in some) / max(1, len(some))
+    each = int(np.prod(layout.shape)) + FACT.itemsize + THUMB_PX * THUMB_PX * 4 + 4 + name_bytes
+    needed = int(len(source) * each) + len(labels) + 8192
 
     free = _free_bytes(folder)
-    plan = PackPlan(folder / key, needed, free, cached=_open_cached(folder / key) is not None)
+    path = folder / key
+    plan = PackPlan(path, needed, free, cached=(path / MANIFEST).is_file())
     if not plan.cached and needed > free:
-        raise DataError(f"{folder}: the pack of {source.where} needs {_megabytes(needed)}, but only {_megabytes(free)} are "
+        raise DataError(f"{folder}: the pack of {source.where} needs {megabytes(needed)}, but only {megabytes(free)} are "
                         "free there. Set GANVAS_CACHE to a folder on another disk, or choose a smaller size.")
     return plan
 
@@ -136,31 +211,48 @@ def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None,
 
     Memory stays flat however large the source is. progress(done, total) is called from this thread after each few images.
     The folder appears whole or not at all, and several processes may build the same pack at once. A cached pack that
-    is torn is made again; above 1 GiB only its sizes are checked, `Pack.is_intact` reads all of it.
+    is damaged is made again, and `Pack.replaced` says so; above 1 GiB each image is checked when it is read.
+    With $GANVAS_SCRATCH set, the pack is copied there and read from there.
     skip_bad: leave out what cannot be read (listed in `Pack.skipped`) instead of raising.
     Raises DataError: unreadable images (the first ten, with reasons), none readable, no room, cache not writable.
     """
     plan = plan_pack(source, layout, cache_dir)
-    path, pack = plan.path, _open_cached(plan.path)
-    if pack is not None and (plan.bytes_needed > _CHECKED_BYTES or pack.is_intact()):
-        _refuse_bad(source, pack.skipped, skip_bad)
-        return pack
+    path, replaced = plan.path, ""
+    if plan.cached:
+        pack, replaced = _open_cached(path)
+        if pack is not None:
+            refuse_bad(source, pack.skipped, skip_bad)
+            mark_used(path)
+            return _nearby(pack)
 
     try:
-        if pack is not None:
-            pack.close()
-            _discard(path)
+        if plan.cached:
+            with contextlib.suppress(FileNotFoundError):
+                remove_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path.parent)
-        with _partial_folder(path) as partial:
-            _write_pack(partial, source, layout, skip_bad, workers or os.cpu_count() or 1, progress)
-            return _publish(partial, path)
+        remove_stale(path.parent)
+        with partial_folder(path) as partial:
+            write_pack(partial, source, layout, skip_bad, workers or os.cpu_count() or 1, progress)
+            pack = _publish(partial, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(f"{path.parent}: the disk became full while {source.where} was packed. "
                             "Set GANVAS_CACHE to a folder on another disk.") from error
         raise DataError(f"{path.parent}: the pack of {source.where} cannot be written there "
                         f"({error.strerror or error}). Set GANVAS_CACHE to a folder that can be written.") from error
+    pack.replaced = replaced
+    return _nearby(pack)
+
+
+def _nearby(pack: Pack) -> Pack:
+    """The pack itself, or its copy on the node's own disk where $GANVAS_SCRATCH names one."""
+    copy = local_copy(pack.path)
+    if copy == pack.path:
+        return pack
+    pack.close()
+    nearby = Pack(copy, from_cache=pack.from_cache)
+    nearby.home, nearby.replaced = pack.path, pack.replaced
+    return nearby
 
 
 def _free_bytes(folder: Path) -> int:
@@ -171,120 +263,16 @@ def _free_bytes(folder: Path) -> int:
     raise DataError(f"{folder}: there is no such disk. Set GANVAS_CACHE to a folder that can be written.")
 
 
-def _open_cached(path: Path) -> Pack | None:
-    """The pack at `path`, or None if there is none, or a torn one."""
+def _open_cached(path: Path) -> tuple[Pack | None, str]:
+    """The whole pack at `path`; or None, and what is wrong with the one that is there."""
     try:
-        return Pack(path, from_cache=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
-
-
-def _write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, workers: int,
-                progress: Callable[[int, int], None] | None) -> None:
-    """Fills `folder` with a whole pack, synced to disk. Pixels go straight to the file: a full disk is then an OSError,
-    where writing through a memory map would kill the process."""
-    digest = hashlib.sha256()
-    kept: list[int] = []
-    skipped: list[tuple[str, str]] = []
-    with (folder / _IMAGES).open("wb") as file:
-        file.write(_npy_header(0, layout))
-        with contextlib.closing(_decoded(source, layout, workers)) as results:
-            for index, result in enumerate(results):
-                if isinstance(result, UnreadableError):
-                    skipped.append((result.item, result.reason))
-                elif skip_bad or not skipped:              # else there will be no pack: only look for more bad ones
-                    file.write(result.data)
-                    digest.update(result.data)
-                    kept.append(index)
-                if progress is not None and (index % 16 == 15 or index + 1 == len(source)):
-                    progress(index + 1, len(source))
-        _refuse_bad(source, skipped, skip_bad)
-        if not kept:
-            raise DataError(f"{source.where}: none of its {len(source):,} images can be read.{_listed(skipped)}")
-        file.seek(0)
-        file.write(_npy_header(len(kept), layout))
-        _sync(file)
-
-    if source.labels is not None:
-        labels = source.labels[kept]
-        digest.update(labels.astype("<i8").tobytes())
-        with (folder / _LABELS).open("wb") as file:
-            np.save(file, labels, allow_pickle=False)
-            _sync(file)
-    manifest = {
-        "format": FORMAT_VERSION, "source": source.name, "shape": [len(kept), *layout.shape], "layout": asdict(layout),
-        "has_labels": source.labels is not None, "class_names": source.class_names, "fingerprint": digest.hexdigest(),
-        "skipped": skipped, "names": [source.item_name(index) for index in kept],
-    }
-    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=0))
-
-
-def _decoded(source: Source, layout: Layout, workers: int) -> Generator[Pixels | UnreadableError]:
-    """Each item's (C, H, W) pixels, or why it has none, in order; never more than a few chunks ahead of the reader."""
-    chunk = max(1, min(64, _CHUNK_BYTES // int(np.prod(layout.shape)), len(source) // (4 * workers)))
-    stop = threading.Event()
-
-    def decode(start: int) -> list[Pixels | UnreadableError]:
-        end = min(start + chunk, len(source))
-        return [_decode_one(source, index, layout) for index in range(start, end) if not stop.is_set()]
-
-    ahead: deque[Future[list[Pixels | UnreadableError]]] = deque()
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for start in range(0, len(source), chunk):
-            ahead.append(threads.submit(decode, start))
-            if len(ahead) > 2 * workers:
-                yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
-    finally:                                               # after Ctrl-C the pool waits only for the images in hand
-        stop.set()
-        threads.shutdown(cancel_futures=True)
-
-
-def _decode_one(source: Source, index: int, layout: Layout) -> Pixels | UnreadableError:
-    try:
-        item = source.load(index)
-        image = open_image(item, source.item_name(index)) if isinstance(item, bytes) else item
-        return to_pixels(image, layout)
-    except UnreadableError as error:
-        return error
-    except DataError as error:
-        return UnreadableError(source.item_name(index), str(error))
-
-
-def _refuse_bad(source: Source, skipped: list[tuple[str, str]], skip_bad: bool) -> None:
-    if skipped and not skip_bad:
-        raise DataError(f"{source.where}: {len(skipped):,} of {len(source):,} images cannot be read.{_listed(skipped)}\n"
-                        "Mend or remove them, or pass --skip-bad to leave them out.")
-
-
-def _listed(skipped: list[tuple[str, str]]) -> str:
-    lines = [f"\n  {name}: {reason}" for name, reason in skipped[:10]]
-    return "".join(lines) + (f"\n  ... and {len(skipped) - 10:,} more" if len(skipped) > 10 else "")
-
-
-def _npy_header(count: int, layout: Layout) -> bytes:
-    """The header of a .npy of `count` images (numpy.lib.format, version 1.0), of a length that does not hang on `count`:
-    how many images are readable is known only at the end."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(count, *layout.shape)}, }}"
-    return b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(_HEADER_BYTES - 11).encode() + b"\n"
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _partial_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, of this builder alone; removed again if it is still there at the end."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
-    partial.mkdir()
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        pack = Pack(path, from_cache=True)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        return None, str(error)
+    if pack.bytes > _CHECKED_BYTES or pack.is_intact():
+        return pack, ""
+    pack.close()                                           # before the folder is renamed: Windows refuses otherwise
+    return None, "its content has changed on the disk"
 
 
 def _publish(partial: Path, path: Path) -> Pack:
@@ -296,28 +284,10 @@ def _publish(partial: Path, path: Path) -> Pack:
             return Pack(path, from_cache=False)
         except OSError as error:
             refused = error
-        pack = _open_cached(path)
+        pack, _ = _open_cached(path)
         if pack is not None:
             return pack
-        _discard(path)                                     # a torn one is in the way
+        with contextlib.suppress(FileNotFoundError):
+            remove_folder(path)                            # a torn one is in the way
         time.sleep(0.01)
     raise refused
-
-
-def _discard(path: Path) -> None:
-    """Deletes a torn pack, renamed first so that nobody finds it half deleted."""
-    with contextlib.suppress(FileNotFoundError), _partial_folder(path) as aside:
-        path.rename(aside / "torn")
-
-
-def _remove_stale(folder: Path) -> None:
-    """Removes what builders that were killed more than a day ago left in `folder`."""
-    for left in folder.glob(f".*{_PARTIAL}"):
-        with contextlib.suppress(OSError):
-            newest = max(entry.stat().st_mtime for entry in (left, *left.iterdir()))
-            if time.time() - newest > _STALE_SEC:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

@@ -1,13 +1,10 @@
-"""Sources that hold pixels, not image files: MNIST idx, .npz, .npy, scikit-learn's digits, an array of the caller's."""
+"""Sources that hold pixels, not image files: .npz, .npy, scikit-learn's digits, an array of the caller's."""
 
-import gzip
-import math
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +14,19 @@ from ganvas.errors import DataError
 
 IMAGE_KEYS = ("images", "x", "x_train", "arr_0")
 LABEL_KEYS = ("labels", "y", "y_train")
-IDX_IMAGES = re.compile(r"(?P<part>.+)-images[-.]idx3-ubyte(?:\.gz)?", re.IGNORECASE)
-
-_GZIP_BEST_RATIO = 1100                # deflate cannot pack tighter than about 1,032 to 1
+DEFLATE_BEST_RATIO = 1100              # it cannot pack tighter than about 1,032 to 1
 
 
 class ArraySource(Source):
     """Images that lie in one uint8 array."""
 
     def __init__(self, images: Pixels, where: str, name: str, item_prefix: str, stamp: str, *,
-                 labels: npt.NDArray[Any] | None = None, notes: Iterable[str] = ()):
-        """images: (N, H, W, C). labels: (N,) of any integer or text type; the distinct ones in order become the classes."""
-        numbers, class_names = (None, []) if labels is None else numbered(labels)
+                 labels: npt.NDArray[Any] | None = None, class_names: Sequence[str] = (), notes: Iterable[str] = ()):
+        """images: (N, H, W, C). labels: (N,) of any integer or text type; the distinct ones in order become the classes,
+        unless `class_names` are given, which labels of 0 .. K-1 point into."""
+        numbers = None
+        if labels is not None:
+            numbers, class_names = (labels.astype(np.int64), class_names) if class_names else numbered(labels)
         super().__init__(where, name, stamp, labels=numbers, class_names=class_names, notes=notes)
         self._images, self._item_prefix = images, item_prefix
 
@@ -53,7 +51,7 @@ def numbered(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], list[str]
 def source_from_array(array: npt.NDArray[Any]) -> ArraySource:
     """An array of the caller's. Its stamp is a hash of the pixels."""
     images = images_in(array, "the array")
-    return ArraySource(images, "the array", "array", "array", _stamp_of_pixels(images))
+    return ArraySource(images, "the array", "array", "array", stamp_of_pixels(images))
 
 
 def source_from_npy(path: Path, where: str) -> ArraySource:
@@ -62,7 +60,7 @@ def source_from_npy(path: Path, where: str) -> ArraySource:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise DataError(f"{where}: cannot be read as .npy ({_npy_reason(error)}).") from error
-    return ArraySource(images_in(array, where), where, path.stem, path.name, _stamp_of_files([path]))
+    return ArraySource(images_in(array, where), where, path.stem, path.name, stamp_of_files([path]))
 
 
 def source_from_npz(path: Path, where: str) -> ArraySource:
@@ -72,12 +70,12 @@ def source_from_npz(path: Path, where: str) -> ArraySource:
             key, images = _images_of_npz(archive, where)
             paired = LABEL_KEYS[IMAGE_KEYS.index(key)] if key in IMAGE_KEYS[:3] else ""
             label_key = next((name for name in (paired, *LABEL_KEYS) if name in archive.files), None)
-            labels = None if label_key is None else _labels_in(archive[label_key], len(images), f"{where}: {label_key!r}")
+            labels = None if label_key is None else labels_in(archive[label_key], len(images), f"{where}: {label_key!r}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError, MemoryError) as error:
         raise DataError(f"{where}: cannot be read as .npz ({_npy_reason(error)}).") from error
     others = [name for name in archive.files if name not in (key, label_key)]
     notes = [f"images are taken from {key!r}; not used: {', '.join(others)}"] if others else []
-    return ArraySource(images, where, path.stem, path.name, _stamp_of_files([path]), labels=labels, notes=notes)
+    return ArraySource(images, where, path.stem, path.name, stamp_of_files([path]), labels=labels, notes=notes)
 
 
 def _images_of_npz(archive: Mapping[str, npt.NDArray[Any]], where: str) -> tuple[str, Pixels]:
@@ -149,7 +147,7 @@ def _how_to_convert(array: npt.NDArray[Any]) -> str:
     return f" from {low:g} to {high:g}{wanted} Convert with {line}."
 
 
-def _labels_in(array: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[Any]:
+def labels_in(array: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[Any]:
     if array.shape not in ((count,), (count, 1)):
         remedy = " Convert with labels.argmax(1)." if array.ndim == 2 and len(array) == count else ""
         raise DataError(f"{what} has the shape {array.shape}, but {count:,} images need {count:,} labels.{remedy}")
@@ -158,11 +156,11 @@ def _labels_in(array: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[An
     return array.reshape(count)
 
 
-def _stamp_of_files(paths: Sequence[Path]) -> str:
+def stamp_of_files(paths: Sequence[Path]) -> str:
     return stamp_of((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
 
 
-def _stamp_of_pixels(images: Pixels) -> str:
+def stamp_of_pixels(images: Pixels) -> str:
     return stamp_of([images.shape, *(image.tobytes() for image in images)])
 
 
@@ -174,70 +172,4 @@ def source_from_digits(notes: Iterable[str] = ()) -> ArraySource:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return ArraySource(images, "digits", "digits", "digits", _stamp_of_pixels(images), labels=digits.target, notes=notes)
-
-
-# MNIST idx (http://yann.lecun.com/exdb/mnist: magic, sizes as big-endian 32 bit, then bytes).
-
-def idx_training_file(folder: Path) -> Path | None:
-    """The training images of an MNIST-like set in `folder`, unpacked rather than packed; None if there are none."""
-    found = [path for path in sorted(folder.iterdir())
-             if (match := IDX_IMAGES.fullmatch(path.name)) and match["part"].lower() == "train" and path.is_file()]
-    return found[0] if found else None
-
-
-def source_from_idx(path: Path, where: str, name: str) -> ArraySource:
-    """An idx file of images, with the file of labels that lies beside it, if there is one."""
-    match = IDX_IMAGES.fullmatch(path.name)
-    assert match, f"{path} was chosen by another pattern"
-    part = match["part"]
-    beside = f"{where}: {path.name}" if path.name != Path(where).name else where
-    images = _read_idx(path, 3, beside)
-    notes = []
-    used = [path]
-    labels = None
-    labels_path = _labels_beside(path, part)
-    if labels_path is None:
-        notes.append(f"no {part}-labels-idx1-ubyte beside {path.name}: the images have no labels")
-    else:
-        used.append(labels_path)
-        labels = _labels_in(_read_idx(labels_path, 1, f"{labels_path}"), len(images), f"{labels_path}")
-    return ArraySource(images_in(images, beside), where, name, f"{part}-images", _stamp_of_files(used),
-                       labels=labels, notes=notes)
-
-
-def _labels_beside(path: Path, part: str) -> Path | None:
-    names = [f"{part}-labels{mark}idx1-ubyte{ending}" for mark in "-." for ending in ("", ".gz")]
-    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
-
-
-def _read_idx(path: Path, dimensions: int, what: str) -> Pixels:
-    """The array of an idx file, optionally gzipped. Checks magic and sizes before it allocates."""
-    packed = path.suffix.lower() == ".gz"
-    try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as opened:
-            file = cast(BinaryIO, opened)
-            header = file.read(4 + 4 * dimensions)
-            if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-                kind = "images" if dimensions == 3 else "labels"
-                raise DataError(f"{what}: is no idx file of {kind}: it begins with {header[:4].hex(' ')}, not with "
-                                f"00 00 08 {dimensions:02x}. Download it again.")
-            shape = np.frombuffer(header, dtype=">u4", offset=4).tolist()
-            wanted = math.prod(shape)
-            most = path.stat().st_size * (_GZIP_BEST_RATIO if packed else 1)
-            data = file.read(wanted + 1) if wanted <= most else b""
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{what}: cannot be read ({error}). It may be cut short: download it again.") from error
-    if len(data) != wanted:
-        fault = "has bytes left over" if len(data) > wanted else "is cut short"
-        raise DataError(f"{what}: {fault}: its header promises {' x '.join(map(str, shape))} = {wanted:,} bytes. "
-                        "Download it again.")
-    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
-
-
-def idx_folder_notes(folder: Path) -> list[str]:
-    """Says that only the training part is used, and what else lies there."""
-    other = [path.name for path in sorted(folder.iterdir())
-             if (match := IDX_IMAGES.fullmatch(path.name)) and match["part"].lower() != "train"]
-    rest = f"; not {', '.join(other)}" if other else ""
-    return [f"only the training images of this MNIST set are used{rest}"]
+    return ArraySource(images, "digits", "digits", "digits", stamp_of_pixels(images), labels=digits.target, notes=notes)

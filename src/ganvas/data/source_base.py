@@ -1,6 +1,7 @@
 """What every source of images offers, whatever it is stored in."""
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from ganvas.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UnreadableError(DataError):
@@ -30,13 +33,16 @@ class Source(ABC):
     """
 
     def __init__(self, where: str, name: str, stamp: str, *, labels: Labels | None = None,
-                 class_names: Sequence[str] = (), notes: Iterable[str] = ()):
+                 class_names: Sequence[str] = (), notes: Iterable[str] = (), ignored: Iterable[tuple[str, str]] = ()):
         self.where = where                        # as the user wrote it: for messages
         self.name = name                          # how the user would call it: runs/<name>
         self.stamp = stamp                        # changes when the content does; cheap, so that a cached pack is found fast
         self.labels = labels                      # (N,) int64, indices into class_names; None = no labels
         self.class_names = tuple(class_names)
-        self.notes = list(notes)                  # what the user should be told: ignored files, labels found, parts used
+        self.ignored = list(ignored)              # (name as the user would call it, reason) of each file found and left out
+        reasons = Counter(reason for _, reason in self.ignored)
+        summary = [f"{files(reasons.total())} ignored: {counted(reasons)}"] if reasons else []
+        self.notes = [*summary, *notes]           # what the user should be told: ignored files, labels found, parts used
 
     @property
     def items(self) -> int:
@@ -78,6 +84,12 @@ def counted(reasons: Counter[str]) -> str:
     listed = [f"{count} {reason}" for reason, count in ordered[:6]]
     rest = sum(count for _, count in ordered[6:])
     return ", ".join([*listed, f"{rest} others"] if rest else listed)
+
+
+def printable(name: str) -> str:
+    """`name` on one line and encodable: line breaks, other control characters, text that turns the direction of reading,
+    and bytes that are no Unicode, as backslash escapes."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), name)
 
 
 def files(count: int) -> str:
