@@ -65,12 +65,18 @@ ImageSizeField = Annotated[ImageSize, BeforeValidator(ImageSize.parse), AsText]
 Transparency = Annotated[str, Field(pattern=r"^(white|black|checker|keep|#[0-9a-fA-F]{6})$")]
 
 
+def _number(value: object) -> object:
+    """`3` as 3: a flag that may also be "auto" gives text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 def _share(value: object) -> object:
     """`10%` as 0.1; all else as it is, for pydantic to judge."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
     return float(match[1]) / 100 if match else value
 
 
+Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_number)]
 Holdout = Annotated[float, BeforeValidator(_share), Field(ge=0)]
 
 MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
@@ -105,7 +111,7 @@ class DataConfig(Section):
         "none", min_length=1, description="folder = each sub-folder is a class; or FILE[:COLUMN], a .csv, .jsonl or the like; "
         "kept with the images, no network learns from them yet")
     size: ImageSizeField = Field(ImageSize(64, 64), description="size of the images the networks see, width x height")
-    channels: Literal[1, 3, 4] = Field(3, description="1 = grey, 3 = colour, 4 = colour and transparency")
+    channels: Channels = Field(3, description="1 = grey, 3 = colour, 4 = colour and transparency")
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", description="how an image of another shape is made to fit: crop, pad or stretch")
     transparency: Transparency = Field(

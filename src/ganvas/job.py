@@ -114,9 +114,7 @@ class Job:
         self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
         recipe = complete(self.source.where, look(self.source), preset, base, options, images=len(self.source),
                           settled=self._settled())
-        self.config = recipe.config
-        for reason in recipe.reasons:
-            self.watch.tell(f"  {reason}")
+        self.config, self.why = recipe.config, recipe.why
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":
             raise ConfigError("loss: D's function pairs reals with fakes, so plan.d_step 'real_then_fake', which shows them to D "
@@ -128,6 +126,8 @@ class Job:
         self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
+        for reason in self.why.values():
+            self.watch.tell(f"  {reason}")
         if self.dry_run:
             with tempfile.TemporaryDirectory(prefix="ganvas-dry-run-") as folder:
                 self.folder, self.budget_sec = RunFolder(Path(folder)), None
@@ -149,6 +149,9 @@ class Job:
 
     def inspect(self, page: Path | None) -> Sheet:
         """The data sheet of the images as this call would train on them; with `page`, also as an HTML file."""
+        for option, reason in self.why.items():
+            if option.startswith("data."):
+                self.watch.tell(f"  {reason}")
         try:
             dataset = self._prepare()
         except _StoppedError as stopped:

@@ -37,10 +37,15 @@ FEWEST_TO_HOLD = 20          # of fewer images none can be spared
 
 
 class Recipe(NamedTuple):
-    """A complete config, and what was chosen or changed on the way there, a line each."""
+    """A complete config, and what was chosen or changed on the way there: {option: a line that says it}."""
 
     config: RunConfig
-    reasons: list[str]
+    why: dict[str, str]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The lines alone."""
+        return list(self.why.values())
 
 
 def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +88,8 @@ def complete(
     preset = preset or str(base.get("preset") or "") or ("digits-16" if source == "digits" else None)
     layer, why = (load_preset(preset).values, {}) if preset else _suited()
     given = {"data.source": source} | dict(options)
+    if str(given.get("data.channels")) in ("1", "3", "4"):     # a flag gives text
+        given["data.channels"] = int(given["data.channels"])
     wanted = [option for option in FROM_IMAGES if {**base, **given}.get(option, None if preset else "auto") == "auto"]
     given = {option: value for option, value in given.items() if option not in wanted}
     chosen = _from_images(look, images, classic=preset is not None, given={**base, **given})
@@ -97,11 +104,11 @@ def complete(
         given["execution.device"] = best_device()
     _match_channels(given, {**layer, **base})
     config = make_config(machine, layer, base, given)
-    reasons = [reason for option, reason in why.items() if option not in base and option not in given]
-    config = _possible_size(config, reasons)
+    why = {option: reason for option, reason in why.items() if option not in base and option not in given}
+    config = _possible_size(config, why)
     check_device(config.execution.device)
-    _hints(config, look, reasons)
-    return Recipe(config, reasons)
+    _hints(config, look, why)
+    return Recipe(config, why)
 
 
 def _match_channels(given: dict[str, Any], others: Mapping[str, Any]) -> None:
@@ -154,8 +161,8 @@ def _from_images(look: Look, images: int, classic: bool, given: Mapping[str, Any
                               "networks learn four channels") if keep else ("white", ""),
         "data.native": (enlarged, f"native on: {look.upscaled_share:.0%} of the images are pixel art enlarged by a whole factor, "
                         "which is brought back to its own size" if enlarged else ""),
-        "data.mirror": (both_ways, "mirror on: the images face both ways alike, so mirrored ones double the set" if both_ways else
-                        "mirror off: the images prefer a side" if look.looked >= FEWEST_TO_HOLD else ""),
+        "data.mirror": (both_ways, f"mirror {'on' if both_ways else 'off'}: {look.faces_both_ways:.0%} of the images can be told "
+                        "from their mirror images (50% would be by chance)" if look.looked >= FEWEST_TO_HOLD else ""),
         "data.holdout": (holdout, f"holdout {holdout:g}: kept out of training, to judge by; --holdout 0 trains on all"
                          if holdout else ""),
     }
@@ -182,7 +189,7 @@ def _own_size(look: Look, native: bool) -> tuple[ImageSize, str]:
     return ImageSize(wide, high), f"size {wide}x{high}: the images {what}; at most {MOST_AUTO_PX} pixels unless you pass --size"
 
 
-def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:
+def _possible_size(config: RunConfig, why: dict[str, str]) -> RunConfig:
     wanted = config.data.size
     if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
         return config
@@ -190,15 +197,16 @@ def _possible_size(config: RunConfig, reasons: list[str]) -> RunConfig:
     if max(high / wanted.height, wanted.height / high, wide / wanted.width, wanted.width / wide) > MOST_ROUNDING:
         raise ConfigError(f"--size {wanted}: a DCGAN's sides are 3 to 8 pixels doubled equally often, such as 64x64, 48x64 or "
                           f"96x96; the nearest is {wide}x{high}. Pass a size of that kind.")
-    reasons.append(f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often")
+    why["data.size"] = f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often"
     return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})
 
 
-def _hints(config: RunConfig, look: Look, reasons: list[str]) -> None:
+def _hints(config: RunConfig, look: Look, why: dict[str, str]) -> None:
     if look.grey_share == 1 and config.data.channels == 3:
-        reasons.append("the images look grey, and will be trained in three channels: --channels 1 is faster")
+        why["data.channels"] = "the images look grey, and will be trained in three channels: --channels 1 is faster"
     if look.transparent_share and config.data.channels != 4:
-        reasons.append(f"transparent parts are shown on {config.data.transparency}: --transparency keep learns them instead")
+        why["data.transparency"] = (
+            f"transparent parts are shown on {config.data.transparency}: --transparency keep learns them instead")
 
 
 def usable_threads() -> int:

@@ -52,6 +52,7 @@ def inspect(
     from rich.table import Table
 
     from ganvas.cli.watch import TerminalWatcher
+    from ganvas.config import flatten
     from ganvas.job import Job, Watcher
 
     class Silent(Watcher):
@@ -69,7 +70,9 @@ def inspect(
         if isinstance(watch, TerminalWatcher):
             watch.progress.stop()
     if not isinstance(watch, TerminalWatcher):
-        print(json.dumps(sheet.as_dict() | {"page": None if page is None else str(page)}))
+        options = {name: value for name, value in flatten(job.config.model_dump(mode="json")).items() if name.startswith("data.")}
+        why = {name: reason for name, reason in job.why.items() if name.startswith("data.")}
+        print(json.dumps(sheet.as_dict() | {"page": None if page is None else str(page), "options": options, "why": why}))
         return
     listing = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for what, text in sheet.rows():

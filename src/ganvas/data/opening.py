@@ -56,10 +56,7 @@ def open_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Opened
     `name` is what messages call it. For deep grey see `modes`. The PNG readers keep the upper 8 of 16 bits of colours.
     Raises UnreadableError: not an image, truncated, over `max_pixels` (checked before decoding), no clear black and white.
     """
-    frames = Frames(data, name, max_pixels)
-    count = frames.count()         # before reading: counting the frames of a GIF undoes that
-    image = frames.read(0)
-    return Opened(image, frames.format, frames.mode, count, frames.turned)
+    return Frames(data, name, max_pixels).opened()
 
 
 def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -110,6 +107,17 @@ class Frames:
         self.format, self.mode = str(self._image.format), self._image.mode     # as stored
         # An APNG may carry a picture for viewers without animation, which the others never show.
         self._first = int(bool(getattr(self._image, "default_image", False)))
+
+    @property
+    def pixels(self) -> int:
+        """Width times height of the frame at hand, from its header: before any is read, of the first."""
+        return self._image.width * self._image.height
+
+    def opened(self) -> Opened:
+        """The first frame, with what is known of it."""
+        count = self.count()           # before reading: counting the frames of a GIF undoes that
+        image = self.read(0)
+        return Opened(image, self.format, self.mode, count, self.turned)
 
     def count(self) -> int:
         """How many frames a viewer shows, from headers alone; 1 for formats whose other pictures are no frames."""
@@ -182,7 +190,14 @@ class Frames:
             pixels = _pixels_of_bomb(error)
             raise UnreadableError(self.name, f"{f'{pixels:,}' if pixels else 'too many'} pixels; {self._limit}") from None
         except Exception as error:                # Pillow's readers raise whatever a damaged file makes them stumble over
-            raise UnreadableError(self.name, f"{error or type(error).__name__}") from error
+            text = str(error) or type(error).__name__
+            raise UnreadableError(self.name, _PLAINER.get(text, text)) from error
+
+
+_PLAINER = {                       # than what Pillow says
+    "could not create decoder object": "the file is damaged or cut short",
+    "cannot load this image": "there are no pixels in the file",
+}
 
 
 def _orientation(image: Image.Image) -> int:

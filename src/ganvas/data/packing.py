@@ -19,7 +19,7 @@ from ganvas.data.decode import to_pixels
 from ganvas.data.facts import FACT, THUMB_PX, measure
 from ganvas.data.layout import Layout
 from ganvas.data.modes import image_of_array
-from ganvas.data.opening import Opened, open_picture, peek_pixels
+from ganvas.data.opening import Frames, Opened
 from ganvas.data.pixel_art import at_native_size, upscale_factor
 from ganvas.data.source_base import Pixels, Source, UnreadableError
 from ganvas.errors import DataError
@@ -33,7 +33,6 @@ HEADER_BYTES = 512                     # of each .npy here
 
 _CHUNK_BYTES = 4 * 2**20               # decoded pixels in one task of the thread pool
 _LARGE_PIXELS = 8_000_000              # images beyond are decoded one at a time: a few of the largest would fill the memory
-_LARGE_FILE = 50_000                   # bytes that such an image has at least; smaller files need no look at their header
 _ONE_LARGE = threading.Lock()
 
 
@@ -132,10 +131,9 @@ def _prepare(source: Source, index: int, layout: Layout) -> Prepared | Unreadabl
         item = source.load(index)
         if not isinstance(item, bytes):
             return _noted(Opened(image_of_array(item), "", "", 1, False), layout)
-        name = source.item_name(index)
-        large = len(item) > _LARGE_FILE and peek_pixels(item) > _LARGE_PIXELS
-        with _ONE_LARGE if large else contextlib.nullcontext():
-            return _noted(open_picture(item, name), layout)
+        frames = Frames(item, source.item_name(index))             # has read the header only
+        with _ONE_LARGE if frames.pixels > _LARGE_PIXELS else contextlib.nullcontext():
+            return _noted(frames.opened(), layout)
     except UnreadableError as error:
         return error
     except DataError as error:

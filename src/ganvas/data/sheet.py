@@ -94,7 +94,8 @@ class Sheet:
             rows.append((what, f"{len(counts):,}, from {counts[0]:,} to {counts[-1]:,} images each"
                          + ("" if self.labels_used else "; not used as labels")))
         copies = n - self.distinct
-        rows.append(("distinct", f"{self.distinct:,} of {n:,}" + (f": {copies:,} exact copies" if copies else "")))
+        kept = "" if self.dropped else "; --drop-duplicates leaves them out"
+        rows.append(("distinct", f"{self.distinct:,} of {n:,}" + (f": {copies:,} exact copies{kept}" if copies else "")))
         twins = [f"{count:,} {kind}" for kind, count in self.twins.items() if count and kind != "exact"]
         rows.append(("twins", (", ".join(twins) + f" pairs; {self.images_with_twins:,} images have a twin" if twins
                                else "no mirrored, recoloured or near ones") + self.search))
