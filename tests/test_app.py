@@ -12,9 +12,9 @@ import ganvas
 from ganvas import app
 from ganvas.checkpoint import read_checkpoint, write_checkpoint
 from ganvas.errors import ConfigError, DataError, RunError
-from ganvas.job import Watcher, seen
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
+from ganvas.watcher import Watcher, seen
 from makers import image_folder
 
 SETTINGS = {"network.g_channels": 4, "network.d_channels": 4, "output.log_every": "2 steps", "output.grid_every": "3 steps",

@@ -9,8 +9,8 @@ from torch import nn
 import ganvas
 from ganvas.checkpoint import read_checkpoint
 from ganvas.errors import ConfigError, RunError
-from ganvas.job import Watcher
 from ganvas.run_folder import RunFolder
+from ganvas.watcher import Watcher
 from makers import image_folder
 
 

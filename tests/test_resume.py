@@ -10,10 +10,10 @@ import torch
 
 import ganvas
 from ganvas.checkpoint import read_checkpoint
-from ganvas.job import Watcher
 from ganvas.presets import preset_names
 from ganvas.report.log import CLOCK_FIELDS, read_rows
 from ganvas.run_folder import RunFolder
+from ganvas.watcher import Watcher
 from makers import image_folder
 
 STEPS = 12

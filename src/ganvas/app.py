@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ganvas import __version__
+from ganvas import __version__, inspection
 from ganvas.data.decode import open_image, to_pixels
 from ganvas.data.sheet import Sheet
 from ganvas.data.sources import UnreadableError, open_source
@@ -140,8 +140,7 @@ def inspect(source: str | Path | NDArray[Any] | None = None, *, page: str | Path
     page: an HTML file to write it to, with pictures. Files that cannot be read are listed, not refused. What is decoded is
     kept: a training with the same options starts at once. Raises GanvasError with a message for the user.
     """
-    job = Job(source, **({"skip_bad": True} | options))
-    return job.inspect(None if page is None else Path(page))
+    return inspection.inspect(source, page=page, **options).sheet
 
 
 def save_samples(

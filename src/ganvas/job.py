@@ -18,9 +18,7 @@ from ganvas.checkpoint import read_newest
 from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
 from ganvas.config import from_yaml as values_from
 from ganvas.data.batches import Schedule
-from ganvas.data.looks import look
-from ganvas.data.sheet import Sheet
-from ganvas.data.sources import Source, open_source
+from ganvas.data.sources import Source
 from ganvas.data.split import Subset
 from ganvas.dataset import Dataset, changes_since, prepare, write_table
 from ganvas.errors import ConfigError, DataError, DivergedError, RunError
@@ -30,17 +28,18 @@ from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.networks.build import build_networks
 from ganvas.networks.custom import Network, own_networks
 from ganvas.networks.summary import as_text, summarise
-from ganvas.recipe import complete, config_values, options_from, seconds
+from ganvas.recipe import options_from, seconds
 from ganvas.report.data_page import write_page
 from ganvas.report.grid import Picture
+from ganvas.request import resolve
 from ganvas.run_folder import RunFolder, RunLock
 from ganvas.run_writer import RunWriter, draw_end
 from ganvas.training import loop
 from ganvas.training.state import TrainState
+from ganvas.watcher import Watcher, images, seen
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
 MEASURE_SEC = 4.0              # at most; a tenth of a short --time
-OPENING = ("data.labels", "data.tile", "data.frames")          # options that the images are found by
 FEW_STEPS = 300                # below, the user is told what to expect
 FEW_IMAGES = 100               # below, the user is told what to expect
 
@@ -61,23 +60,6 @@ class Tick:
     end: str | None                # "done", "time", "SIGINT" or "SIGTERM"
 
 
-class Watcher:
-    """Hears what a run does, for a progress display; this one prints the lines and draws nothing."""
-
-    def tell(self, text: str) -> None:
-        """A line for the user."""
-        print(text)
-
-    def packing(self, done: int, total: int) -> None:
-        """So many images of the source are decoded."""
-
-    def comparing(self, done: int, total: int) -> None:
-        """So much of the search for twins is done."""
-
-    def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
-        """A step is done; `row` where a row of statistics was written."""
-
-
 class Job:
     """One call of train or iterate: resolves the options, then runs."""
 
@@ -90,31 +72,23 @@ class Job:
     ):
         self.began_at = clock.monotonic()
         self.watch, self.should_stop, self.dry_run = watch or Watcher(), should_stop, dry_run
-        base = config_values(str(config)) if config is not None else {}
-        options = options_from(short, settings or {})
-        if "data.source" in options:
-            raise ConfigError(f"data.source {options['data.source']}: name the images as SOURCE, the first argument.")
-        where = base.get("data.source", "digits") if source is None else source
         self.budget_sec, self.spent_sec = seconds(time) if time is not None else None, 0.0
-        if time is not None and "length" in options:
-            raise ConfigError(f"--time {time} and {options['length']} both say how long to train: give one of them.")
+        length = options_from(short, settings or {}).get("length")
+        if time is not None and length is not None:
+            raise ConfigError(f"--time {time} and {length} both say how long to train: give one of them.")
         if (generator is None) != (discriminator is None):
             raise ConfigError("give both generator= and discriminator=, or neither.")
-
-        early = make_config({name: value for name, value in {**base, **options}.items() if name in OPENING}).data
-        self.source: Source = open_source(where, early.labels, early.tile, early.frames)
-        for note in self.source.notes:
-            self.watch.tell(note)
-        if generator is not None:
-            options |= {"network.family": "custom"}
+        forced = {"network.family": "custom"} if generator is not None else {}
         if loss is not None:
-            options |= {"train.loss": "custom"}
+            forced |= {"train.loss": "custom"}
         if self.budget_sec is not None:
-            options |= {"length": "1 kimg"}                    # stands for what --time will make of it
-        self.folder = RunFolder(Path(out) if out is not None else Path("runs") / self.source.name)
-        recipe = complete(self.source.where, look(self.source), preset, base, options, images=len(self.source),
-                          settled=self._settled())
-        self.config, self.why = recipe.config, recipe.why
+            forced |= {"length": "1 kimg"}                     # stands for what --time will make of it
+
+        def settled(source: Source) -> Mapping[str, Any]:
+            self.folder = RunFolder(Path(out) if out is not None else Path("runs") / source.name)
+            return self._settled()
+
+        self.source, self.config, self.why, _ = resolve(source, preset, config, settings, short, forced, settled, self.watch.tell)
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":
             raise ConfigError("loss: D's function pairs reals with fakes, so plan.d_step 'real_then_fake', which shows them to D "
@@ -146,24 +120,6 @@ class Job:
             with contextlib.suppress(OSError):
                 for part in [self.folder.samples, self.folder.checkpoints, *missing] if missing else []:
                     part.rmdir()
-
-    def inspect(self, page: Path | None) -> Sheet:
-        """The data sheet of the images as this call would train on them; with `page`, also as an HTML file."""
-        for option, reason in self.why.items():
-            if option.startswith("data."):
-                self.watch.tell(f"  {reason}")
-        try:
-            dataset = self._prepare()
-        except _StoppedError as stopped:
-            raise KeyboardInterrupt from stopped
-        try:
-            if page is not None:
-                write_page(page, dataset.sheet, dataset.pack)
-            return dataset.sheet
-        except OSError as error:
-            raise RunError(f"{page}: cannot be written ({error.strerror}). Name another place.") from error
-        finally:
-            dataset.pack.close()
 
     def _locked(self) -> Iterator[Tick]:
         RunFolder.create(self.folder.path)
@@ -243,7 +199,7 @@ class Job:
     def _train(self, lock: RunLock, dataset: Dataset) -> Iterator[Tick]:
         config, watch, pack = self.config, self.watch, dataset.train
         torch.set_num_threads(config.execution.threads)
-        watch.tell(f"{self.source.where}: {_images(len(pack))} as {config.data.size}, {pack.channels} channel"
+        watch.tell(f"{self.source.where}: {images(len(pack))} as {config.data.size}, {pack.channels} channel"
                    + ("s" if pack.channels > 1 else ""))
         summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
@@ -255,7 +211,7 @@ class Job:
         if state.nimg == 0:
             self._show(dataset)
             if len(pack) < FEW_IMAGES:
-                watch.tell(f"  only {_images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")
+                watch.tell(f"  only {images(len(pack))}: the generator will mostly repeat them; hundreds make new ones")
             watch.tell(summary)
             shutil.rmtree(self.folder.tensorboard, ignore_errors=True)     # of a start that reached no checkpoint
         config = self.config = self._with_length(config, state, pack)
@@ -399,12 +355,3 @@ class Job:
         if reason:
             self.watch.tell(f"{reason}: writing a checkpoint; a second one stops at once")
         return reason
-
-
-def seen(nimg: int) -> str:
-    """How many images that are, for people: `850 images`, `12.3 kimg`."""
-    return f"{nimg / 1000:,.1f} kimg" if nimg >= 1000 else _images(nimg)
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image" + ("" if count == 1 else "s")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import ganvas
-from ganvas.job import Watcher
+from ganvas.watcher import Watcher
 from makers import image_folder
 
 

@@ -51,34 +51,30 @@ def inspect(
 
     from rich.table import Table
 
-    from ganvas.cli.watch import TerminalWatcher
+    from ganvas.cli.terminal import TerminalWatcher
     from ganvas.config import flatten
-    from ganvas.job import Job, Watcher
-
-    class Silent(Watcher):
-        def tell(self, text: str) -> None:
-            pass
+    from ganvas.inspection import inspect as inspect_images
+    from ganvas.watcher import Silent
 
     watch = Silent() if as_json else TerminalWatcher()
-    job = Job(source, watch=watch, preset=preset, size=size, channels=channels, fit=fit, transparency=transparency,
-                   native=native, labels=labels, tile=tile, frames=frames, holdout=holdout, group_by=group_by,
-                   drop_duplicates=drop_duplicates, skip_bad=True)
-    page = Path(html) if html else None if as_json else Path(f"{job.source.name}-data.html")
     try:
-        sheet = job.inspect(page)
+        seen = inspect_images(
+            source, page=html or (None if as_json else ""), watch=watch, preset=preset, size=size, channels=channels, fit=fit,
+            transparency=transparency, native=native, labels=labels, tile=tile, frames=frames, holdout=holdout,
+            group_by=group_by, drop_duplicates=drop_duplicates)
     finally:
         if isinstance(watch, TerminalWatcher):
             watch.progress.stop()
     if not isinstance(watch, TerminalWatcher):
-        options = {name: value for name, value in flatten(job.config.model_dump(mode="json")).items() if name.startswith("data.")}
-        why = {name: reason for name, reason in job.why.items() if name.startswith("data.")}
-        print(json.dumps(sheet.as_dict() | {"page": None if page is None else str(page), "options": options, "why": why}))
+        options = flatten({"data": seen.config.data.model_dump(mode="json")})
+        page = None if seen.page is None else str(seen.page)
+        print(json.dumps(seen.sheet.as_dict() | {"page": page, "options": options, "why": seen.why}))
         return
     listing = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for what, text in sheet.rows():
+    for what, text in seen.sheet.rows():
         listing.add_row(what, text)
     watch.console.print(listing, markup=False)
-    print(f"\npage with pictures: {page}\ntrain on it:        ganvas train {shlex.quote(source)} --time 10min")
+    print(f"\npage with pictures: {seen.page}\ntrain on it:        ganvas train {shlex.quote(source)} --time 10min")
 
 
 # Public sets.

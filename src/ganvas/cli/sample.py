@@ -25,9 +25,9 @@ def sample(
     from ganvas.app import save_samples
     from ganvas.config import make_config
     from ganvas.generator import load
-    from ganvas.job import seen
     from ganvas.recipe import best_device, check_device
     from ganvas.run_folder import newest_run
+    from ganvas.watcher import seen
 
     if grid is None and dir_ is None and npz is None:
         grid = "samples.png"

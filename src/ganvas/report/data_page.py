@@ -16,6 +16,7 @@ from ganvas.data.pack import Pack
 from ganvas.data.sheet import Sheet, TwinGroup
 from ganvas.data.source_base import printable
 from ganvas.files import write_whole
+from ganvas.report.grid import tile
 
 Picture = npt.NDArray[np.uint8]        # (H, W, C), as in report.grid
 
@@ -91,8 +92,6 @@ def contact_sheet(pack: Pack, n: int = 64) -> Picture:
 
     Returns (H, W, C) uint8, C = 1 or 3. Images with transparency lie on a light checker board, so that it can be seen.
     """
-    from ganvas.report.grid import tile  # here because it imports torch, which takes longer than all the rest
-
     images = pack.read(_spread(len(pack), n))
     if pack.channels == 4:
         images = _on_board(images, pack.layout.checker_px)

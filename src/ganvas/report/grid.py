@@ -2,21 +2,24 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ganvas.files import whole_file
+
+if TYPE_CHECKING:
+    import torch
 
 Picture = npt.NDArray[np.uint8]       # (H, W, C): 1 = grey, 3 = RGB, 4 = RGBA
 
 BLANK_WEIGHT = 12.0    # an eighth of the cells empty is as bad as a picture 2.8 times as wide as high
 
 
-def tile(images_u8: Picture | torch.Tensor, columns: int | None = None, gap: int = 2,
+def tile(images_u8: "Picture | torch.Tensor", columns: int | None = None, gap: int = 2,
          background: tuple[int, ...] | None = None) -> Picture:
     """The images side by side in rows, `gap` pixels apart, in reading order.
 
@@ -24,7 +27,7 @@ def tile(images_u8: Picture | torch.Tensor, columns: int | None = None, gap: int
     background: C values for gaps and empty cells; None = white, transparent if C is 4.
     Returns (rows * (H + gap) - gap, columns * (W + gap) - gap, C) uint8.
     """
-    images = images_u8.detach().cpu().numpy() if isinstance(images_u8, torch.Tensor) else images_u8
+    images = images_u8 if isinstance(images_u8, np.ndarray) else images_u8.detach().cpu().numpy()
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3, 4) or not len(images):
         raise ValueError(f"expected uint8 images (N, 1|3|4, H, W), got {images.dtype} {tuple(images.shape)}")
     n, channels, height, width = images.shape

@@ -1,0 +1,50 @@
+"""What a call asks for: the source opened, and its options completed by preset, images and machine."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from ganvas.config import RunConfig, make_config
+from ganvas.data.looks import look
+from ganvas.data.sources import Source, open_source
+from ganvas.errors import ConfigError
+from ganvas.recipe import complete, config_values, options_from
+
+Images = str | Path | NDArray[Any] | Any       # Any: a list of images, a map-style torch Dataset
+
+_OPENING = ("data.labels", "data.tile", "data.frames")         # options by which the images are found
+
+
+class Request(NamedTuple):
+    """A source of images and the complete config for it."""
+
+    source: Source
+    config: RunConfig
+    why: dict[str, str]            # {option: a line that says how it was chosen or changed}
+    given: dict[str, Any]          # the options of the call itself, by dotted name
+
+
+def resolve(
+    images: Images | None, preset: str | None = None, config: str | Path | None = None, settings: Mapping[str, Any] | None = None,
+    short: Mapping[str, Any] | None = None, forced: Mapping[str, Any] | None = None,
+    settled: Callable[[Source], Mapping[str, Any]] = lambda source: {}, tell: Callable[[str], None] = lambda text: None,
+) -> Request:
+    """Opens `images` (None = what `config` says, or the built-in digits) and completes the options; tells the source's notes.
+
+    short: options by short name, settings: by dotted name, forced: those that the call itself implies.
+    settled: gives the options of a run that goes on with this source. Raises ConfigError or DataError.
+    """
+    base = config_values(str(config)) if config is not None else {}
+    given = options_from(short or {}, settings or {})
+    if "data.source" in given:
+        raise ConfigError(f"data.source {given['data.source']}: name the images as SOURCE, the first argument.")
+    where = base.get("data.source", "digits") if images is None else images
+    opening = make_config({name: value for name, value in {**base, **given}.items() if name in _OPENING}).data
+    source = open_source(where, opening.labels, opening.tile, opening.frames)
+    for note in source.notes:
+        tell(note)
+    recipe = complete(source.where, look(source), preset, base, given | dict(forced or {}), images=len(source),
+                      settled=settled(source))
+    return Request(source, recipe.config, recipe.why, given)
