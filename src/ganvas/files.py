@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,29 @@ def remove_partials(folder: Path, pid: int) -> None:
     """Removes from `folder` what process `pid`, killed in the middle of a `whole_file`, left there."""
     for partial in folder.glob(f".*.{pid}-*.partial*"):
         partial.unlink(missing_ok=True)
+
+
+def create_new(path: Path, content: bytes) -> None:
+    """Makes a file that must not be there. Raises FileExistsError if it is, like any other OSError of the system."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
+    except PermissionError as error:
+        if os.name == "nt" and path.exists():      # what Windows says of a file that is just being deleted
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        raise
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except BaseException:              # a full disk must not leave a lock without a name
+        path.unlink(missing_ok=True)
+        raise
+
+
+def now_of_file_system(folder: Path) -> float:
+    """The time on the clock that stamps the files in `folder` (a server's, perhaps), in seconds."""
+    probe = folder / f".clock-{uuid.uuid4().hex}"
+    create_new(probe, b"")
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)

@@ -32,7 +32,8 @@ from ganvas.recipe import options_from, seconds
 from ganvas.report.data_page import write_page
 from ganvas.report.grid import Picture
 from ganvas.request import resolve
-from ganvas.run_folder import RunFolder, RunLock
+from ganvas.run_folder import RunFolder
+from ganvas.run_lock import RunLock
 from ganvas.run_writer import RunWriter, draw_end
 from ganvas.training import loop
 from ganvas.training.state import TrainState

@@ -19,7 +19,8 @@ from ganvas.generator import for_sampling, generator_file, progress_grid
 from ganvas.report.curves import plot_curves
 from ganvas.report.grid import Picture, readable_scale, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
-from ganvas.run_folder import RunFolder, RunLock
+from ganvas.run_folder import RunFolder
+from ganvas.run_lock import RunLock
 from ganvas.training.loop import passed
 from ganvas.training.state import TrainState
 
