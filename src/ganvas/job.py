@@ -230,7 +230,7 @@ class Job:
             watch.tell(f"{self.folder.path}: goes on from {seen(state.nimg)} ({exact})")
         steps = goal // config.train.batch
         if steps < FEW_STEPS and not self.dry_run:
-            watch.tell(f"  only about {steps:,} steps: expect noise; first shapes take some hundreds, pictures thousands")
+            watch.tell(f"  very few steps, about {steps:,}: expect noise; first shapes take some hundreds, pictures thousands")
         execution.note(self.folder, self.config, pack.fingerprint, len(pack), self.budget_sec)
         write_whole(self.folder.config, to_yaml(config))
         writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)

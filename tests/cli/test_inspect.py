@@ -26,7 +26,7 @@ def test_the_sheet_and_the_page_are_made_and_nothing_else(cli, pile):
     done = cli("data", "inspect", pile)
     assert done.code == 0, done.err
     assert "25 readable, 1 unreadable" in done.out
-    assert "24 of 25: 1 exact copies" in done.out
+    assert "24 of 25: 1 exact copy" in done.out
     assert "pile-data.html" in done.out and "ganvas train pile" in done.out
     assert sorted(path.name for path in Path().iterdir()) == ["pile", "pile-data.html"]
     page = Path("pile-data.html").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ class Silent(Watcher):
 def test_a_training_starts_with_the_same_sheet_and_keeps_it(cli, train, pile):
     done = train("pile", "--skip-bad")
     assert done.code == 0, done.err
-    assert "24 of 25: 1 exact copies" in done.out
+    assert "24 of 25: 1 exact copy" in done.out
     assert Path("runs/pile/data.html").is_file() and Path("runs/pile/images.csv.gz").is_file()
     again = train("pile", "--skip-bad", "--steps", 2)
-    assert again.code == 0 and "exact copies" not in again.out
+    assert again.code == 0 and "exact cop" not in again.out

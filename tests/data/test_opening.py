@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from ganvas.data.opening import Frames, image_extensions, open_image, open_picture, peek_pixels
+from ganvas.data.opening import Frames, image_extensions, open_image, open_picture
 from ganvas.data.source_base import UnreadableError
 from ganvas.errors import DataError
 
@@ -207,15 +207,6 @@ def test_content_that_would_start_another_program_is_no_image():
         open_image(encoded(Image.new("RGB", (4, 4)), "EPS"), "x.png")
     assert {".eps", ".wmf", ".h5", ".mpg", ".pdf"}.isdisjoint(image_extensions())
     assert {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".tga", ".ppm", ".mpo"} <= image_extensions()
-
-
-def test_the_number_of_pixels_is_peeked_from_the_header_alone(monkeypatch):
-    sound, cut = encoded(Image.new("L", (100, 50))), encoded(NOISE, "JPEG")[:400]
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    assert peek_pixels(sound) == 5000
-    assert peek_pixels(cut) == 64 * 64
-    assert peek_pixels(BOMB) == 60000 * 60000
-    assert [peek_pixels(data) for data in (b"", b"hello", b"\x89PNG\r\n\x1a\n")] == [0, 0, 0]
 
 
 def test_images_of_odd_shapes_are_read():

@@ -111,7 +111,7 @@ def test_it_can_be_written_as_json_and_read_by_people(mixed):
     assert (read["version"], read["images"], read["twins"]["exact"]) == (1, 16, 1)
     rows = dict(sheet.rows())
     assert rows["images"] == "16 readable, 1 unreadable; 2 other files ignored"
-    assert rows["distinct"].startswith("15 of 16: 1 exact copies")
+    assert rows["distinct"].startswith("15 of 16: 1 exact copy;")
     assert "images/cat/0.png and images/dog/0-again.bmp" in rows["two folders"]
     assert all(text for text in rows.values())
 

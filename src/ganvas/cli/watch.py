@@ -21,7 +21,7 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
     if not options.get("dry_run"):
         folder = RunFolder(run.path)
         for what, path in (("samples", folder.latest_grid), ("real images", folder.reals_grid), ("curves", folder.curves),
-                           ("progress", folder.gif), ("video", folder.mp4)):
+                           ("progress", folder.gif), ("video", folder.mp4), ("data sheet", folder.data_page)):
             if path.is_file():
                 watcher.tell(f"{what + ':':<12} {path}")
     if run.end in EXIT_CODES:

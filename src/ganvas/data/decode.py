@@ -8,13 +8,13 @@ from PIL import Image, ImageChops
 from ganvas.data.layout import CHECKER_COLOURS, Fit, Layout
 from ganvas.data.looks import Look, look
 from ganvas.data.modes import image_of_array, to_plain_mode
-from ganvas.data.opening import MAX_PIXELS, Opened, image_extensions, open_image, open_picture, peek_pixels
+from ganvas.data.opening import MAX_PIXELS, Opened, image_extensions, open_image, open_picture
 from ganvas.data.pixel_art import at_native_size, upscale_factor
 from ganvas.data.source_base import Pixels
 from ganvas.errors import DataError
 
 __all__ = ["MAX_PIXELS", "Fit", "Layout", "Look", "Opened", "image_extensions", "look", "open_image", "open_picture",
-           "peek_pixels", "to_pixels", "to_plain_mode"]
+           "to_pixels", "to_plain_mode"]
 
 
 def to_pixels(image: Image.Image | Pixels, layout: Layout) -> Pixels:

@@ -1,12 +1,14 @@
 """What is noted of each image while a pack is made: its size and kind, hashes of its content, a thumbnail to find twins by."""
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ganvas.data.pixel_art import OPAQUE, colours_of
 from ganvas.data.source_base import Pixels
 
 THUMB_PX = 16
@@ -20,7 +22,7 @@ FACT = np.dtype([
     ("transparent", "?"),                      # something less than opaque
     ("clear_area", "<f4"),                     # share of pixels that are less than half opaque
     ("factor", "<u2"),                         # whole number by which pixel art was enlarged; 1 = not
-    ("content", "<u8"),                        # hash of size and visible pixels: equal = the same picture
+    ("content", "<u8"),                        # hash of size and visible pixels (see `measure`): equal = the same picture
     ("structure", "<u8"),                      # hash of where neighbouring pixels differ, whatever the palette; 0 = tells nothing
     ("structure_mirrored", "<u8"),             # that of the mirror image
 ])
@@ -28,7 +30,8 @@ FACT = np.dtype([
 Facts = npt.NDArray[Any]                       # (N,) of FACT
 Thumbs = npt.NDArray[np.uint8]                 # (N, 16, 16, 4): premultiplied red, green, blue, and alpha
 
-_HASHED_PIXELS = 1_000_000                     # structure is looked at up to this size: beyond are photographs
+MEASURED_PIXELS = 1_000_000                    # larger ones are measured reduced; their structure is not: they are photographs
+_HALF_OPAQUE = np.uint32(0x80000000)           # of `colours_of`
 _EDGE_SHARE = (0.005, 0.5)                     # of neighbours that differ: blank pictures and photographs have no structure
 _FEWEST_EDGES = 24
 
@@ -45,56 +48,67 @@ class Measured(NamedTuple):
     thumb: Pixels
 
 
-def measure(image: Image.Image) -> Measured:
-    """The facts of an upright image in mode L, RGB or RGBA."""
-    pixels = np.asarray(image)
-    clear_area, transparent = 0.0, False
-    if image.mode == "RGBA":
-        alpha = pixels[..., 3]
-        transparent = bool(alpha.min() < 255)
-        if transparent:
-            clear_area = 1 - np.count_nonzero(alpha & 128) / alpha.size
-        else:
-            image = image.convert("RGB")
-            pixels = np.asarray(image)
-    colours = _as_numbers(pixels)
-    grey = pixels.ndim == 2 or _is_grey(pixels, colours)
-    plain = pixels[..., 0] if grey and pixels.ndim == 3 and not transparent else colours
-    digest = hashlib.blake2b(repr((plain.shape, transparent)).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(plain).data)
-    if transparent and (box := image.getchannel("A").getbbox()):
-        image = image.crop(box)                                     # the same figure on a larger canvas is a twin too
-        colours = colours[box[1]:box[3], box[0]:box[2]]
-    structure, mirrored = _structure(colours) if colours.size <= _HASHED_PIXELS else (0, 0)
-    return Measured(grey, transparent, clear_area, int.from_bytes(digest.digest(), "little"), structure, mirrored,
-                    thumbnail(image))
+def measure(image: Image.Image, colours: npt.NDArray[Any] | None = None) -> Measured:
+    """The facts of an upright image in mode L, RGB or RGBA. colours: `colours_of(image)`, where the caller has them.
+
+    Of an image of more than MEASURED_PIXELS, the means over blocks of 2 x 2 or more pixels are measured: all of a photograph
+    would take half as long as decoding it, and pictures of one size in which all those means are equal look the same.
+    """
+    whole, size = image, image.size
+    if large := _is_large(image):
+        image, colours = _reduced(image), None
+    if colours is None:
+        colours = colours_of(image)
+    transparent = image.mode == "RGBA" and bool(colours.min() < OPAQUE)
+    if image.mode == "RGBA" and not transparent:
+        image = image.convert("RGB")
+    grey = image.mode == "L" or _is_grey(colours)
+    clear_area = 1 - np.count_nonzero(colours >= _HALF_OPAQUE) / colours.size if transparent else 0.0
+
+    # An opaque picture is the same with and without an alpha channel, a grey one with one channel and with three.
+    plain = colours.data if transparent else colours.astype(np.uint8).data if grey else image.tobytes()
+    content = _hash(b"%d %d %d %d" % (*size, grey, transparent), plain)
+    if transparent and (box := whole.getbbox()) and box != (0, 0, *size):
+        image = whole.crop(box)                                     # the same figure on a larger canvas is a twin too
+        colours = colours_of(image) if large else colours[box[1]:box[3], box[0]:box[2]]
+        if large := _is_large(image):
+            image = _reduced(image)
+    structure = (0, 0) if large else _structure(colours)
+    return Measured(grey, transparent, clear_area, content, *structure, thumbnail(image))
 
 
-def _as_numbers(pixels: Pixels) -> npt.NDArray[Any]:
-    """(H, W): one number for each colour, to be compared at once; all fully transparent colours are one."""
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] == 4:
-        colours = np.ascontiguousarray(pixels).view("<u4")[..., 0]
-        return np.where(colours < 1 << 24, np.uint32(0), colours)   # alpha is the highest byte
-    return pixels[..., 0].astype(np.uint32) << 16 | pixels[..., 1].astype(np.uint32) << 8 | pixels[..., 2]
+def _is_large(image: Image.Image) -> bool:
+    return image.width * image.height > MEASURED_PIXELS
 
 
-def _is_grey(pixels: Pixels, colours: npt.NDArray[Any]) -> bool:
-    first = pixels[len(pixels) // 2, pixels.shape[1] // 2]
-    if first.shape == (3,) and not first[0] == first[1] == first[2]:
-        return False                                                # most colour pictures end here
-    red = colours & 255
-    return bool(((colours >> 8 & 255) == red).all() and ((colours >> 16 & 255) == red).all())
+def _reduced(image: Image.Image) -> Image.Image:
+    """The means over square blocks, weighted by alpha, of a large image: fewer than MEASURED_PIXELS, but for cut blocks."""
+    return image.reduce(math.isqrt(image.width * image.height // MEASURED_PIXELS) + 1)
+
+
+def _is_grey(colours: npt.NDArray[Any]) -> bool:
+    """Whether red, green and blue are equal everywhere."""
+    for some in (colours.max(), colours[len(colours) // 2, colours.shape[1] // 2], colours):    # most colour pictures end early
+        if ((some ^ some >> 8) & 0xFFFF).any():
+            return False
+    return True
+
+
+def _hash(*parts: Any) -> int:
+    """64 bits of SHA-1: no secret hangs on it, and processors have instructions for it."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for part in parts:
+        digest.update(part)
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def thumbnail(image: Image.Image) -> Pixels:
     """An image in mode L, RGB or RGBA as (16, 16, 4) uint8 with premultiplied alpha, its proportions given up."""
-    size, box = (THUMB_PX, THUMB_PX), Image.Resampling.BOX
+    size, symmetric = (THUMB_PX, THUMB_PX), Image.Resampling.HAMMING       # BOX gives a mirrored image another thumbnail
     if image.mode == "RGBA":
-        return np.asarray(image.convert("RGBa").resize(size, box))
+        return np.asarray(image.convert("RGBa").resize(size, symmetric))
     thumb = np.full((THUMB_PX, THUMB_PX, 4), 255, np.uint8)
-    thumb[..., :3] = np.asarray(image.resize(size, box)).reshape(THUMB_PX, THUMB_PX, -1)
+    thumb[..., :3] = np.asarray(image.resize(size, symmetric)).reshape(THUMB_PX, THUMB_PX, -1)
     return thumb
 
 
@@ -104,12 +118,6 @@ def _structure(colours: npt.NDArray[Any]) -> tuple[int, int]:
     edges = int(np.count_nonzero(across)) + int(np.count_nonzero(down))
     if edges < _FEWEST_EDGES or not _EDGE_SHARE[0] <= edges / (across.size + down.size) <= _EDGE_SHARE[1]:
         return 0, 0
-    size = repr(colours.shape).encode()
-
-    def hashed(across: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_]) -> int:
-        digest = hashlib.blake2b(size, digest_size=8)
-        digest.update(np.packbits(across).data)
-        digest.update(np.packbits(down).data)
-        return int.from_bytes(digest.digest(), "little")
-
-    return hashed(across, down), hashed(across[:, ::-1], down[:, ::-1])
+    size = b"%d %d" % colours.shape
+    return (_hash(size, np.packbits(across).data, np.packbits(down).data),
+            _hash(size, np.packbits(across[:, ::-1]).data, np.packbits(down[:, ::-1]).data))

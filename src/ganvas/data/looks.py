@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from ganvas.data.facts import MEASURED_PIXELS
 from ganvas.data.modes import image_of_array
 from ganvas.data.opening import Opened, open_picture
 from ganvas.data.pixel_art import upscale_factor
@@ -36,12 +37,9 @@ class Look:
     aspect: tuple[int, int] = (1, 1)     # width : height of the commonest shape, in lowest terms; near squares are 1 : 1
     aspect_share: float = 1.0            # images of that shape, or within 5 % of it
     transparent_area: float = 0.0        # pixels less than half opaque: the mean over all images
-    partial_share: float = 0.0           # half-transparent pixels, as soft edges have
     native_size: tuple[int, int] = (0, 0)         # the most frequent once enlarged pixel art is reduced; (0, 0) = not looked at
     upscaled_share: float = 0.0          # pixel art enlarged by a whole factor
-    modes: dict[str, int] = field(default_factory=dict)       # images by Pillow's name of the stored mode: {"P": 9, "RGBA": 2}
     faces_both_ways: float = 1.0         # mirror_preference of the images: 0.5 both ways, 1 one way only (or too few to tell)
-    photo_share: float = 0.0             # so many colours as photographs have, and drawn art has not
 
 
 def look(source: Source, count: int = 256) -> Look:
@@ -69,10 +67,9 @@ def look(source: Source, count: int = 256) -> Look:
         looked=len(seen), unreadable=len(failures), common_size=_commonest(sizes),
         min_size=(min(widths), min(heights)), max_size=(max(widths), max(heights)),
         grey_share=share("grey"), transparent_share=share("transparent"), aspect=aspect, aspect_share=aspect_share,
-        transparent_area=share("clear_area"), partial_share=share("partial"),
+        transparent_area=share("clear_area"),
         native_size=_commonest([image.native_size for image in seen]), upscaled_share=share("upscaled"),
-        modes=dict(Counter(image.mode for image in seen).most_common()),
-        faces_both_ways=mirror_preference(np.stack([image.thumbnail for image in seen])), photo_share=share("photo"))
+        faces_both_ways=mirror_preference(np.stack([image.thumbnail for image in seen])))
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,9 @@ class _Seen:
 
     size: tuple[int, int]
     native_size: tuple[int, int]
-    mode: str
     grey: bool
     transparent: bool
     clear_area: float
-    partial: bool
-    photo: bool
     thumbnail: npt.NDArray[np.float32]
 
     @property
@@ -104,12 +98,17 @@ def _opened(source: Source, index: int) -> Opened:
 
 def _seen(opened: Opened) -> _Seen:
     image = opened.image
-    factor = upscale_factor(image)
+    size, factor = image.size, 1
+    if image.width * image.height > MEASURED_PIXELS:
+        step = math.isqrt(image.width * image.height // MEASURED_PIXELS) + 1
+        image = image.resize((max(1, image.width // step), max(1, image.height // step)), Image.Resampling.NEAREST)
+    else:
+        factor = upscale_factor(image)
     histogram = np.array(image.getchannel("A").histogram() if image.mode == "RGBA" else [0] * 255 + [1])
     return _Seen(
-        size=image.size, native_size=(image.width // factor, image.height // factor), mode=opened.mode, grey=_is_grey(image),
+        size=size, native_size=(size[0] // factor, size[1] // factor), grey=_is_grey(image),
         transparent=bool(histogram[:255].any()), clear_area=float(histogram[:128].sum() / histogram.sum()),
-        partial=bool(histogram[16:240].any()), photo=_is_photo(image), thumbnail=thumbnail_of(image))
+        thumbnail=thumbnail_of(image))
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -123,17 +122,6 @@ def _is_grey(image: Image.Image) -> bool:
         if difference.getextrema()[1] != 0:
             return False
     return True
-
-
-def _is_photo(image: Image.Image) -> bool:
-    """More than 256 colours, or 128 greys, among 64 x 64 pixels; of fewer pixels, more than half as many colours."""
-    small = image.resize((min(64, image.width), min(64, image.height)), Image.Resampling.NEAREST)
-    pixels = np.asarray(small.convert("RGBA")).view("<u4")[..., 0]
-    if image.mode == "RGBA":
-        pixels = pixels[pixels >= 2**24]                       # alpha is the highest byte: what is seen
-    colours = np.unique(pixels)
-    grey = bool(np.isin(colours & 0xFFFFFF, np.arange(256) * 0x010101).all())
-    return len(colours) > min(128 if grey else 256, small.width * small.height // 2)
 
 
 def _commonest(sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -64,17 +64,6 @@ def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
     return Frames(data, name, max_pixels).read(0)
 
 
-def peek_pixels(data: bytes) -> int:
-    """Width times height of the first frame, from the header alone; 0 where it tells nothing."""
-    try:
-        with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
-            return image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return _pixels_of_bomb(error)
-    except Exception:              # as in `_reasons`
-        return 0
-
-
 @functools.cache
 def _readable_formats() -> tuple[str, ...]:
     Image.init()

@@ -30,6 +30,7 @@ from ganvas.data.packing import (
     NAMES,
     SUMS,
     THUMBS,
+    read_manifest,
     refuse_bad,
     write_pack,
 )
@@ -87,9 +88,7 @@ class Pack:
 
     def __init__(self, path: Path, *, from_cache: bool):
         """Opens the pack folder at `path`. Raises ValueError, OSError or KeyError where it is torn."""
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT_VERSION:
-            raise ValueError(f"format {manifest['format']}, not {FORMAT_VERSION}")
+        manifest = read_manifest(path)
         shape = tuple(manifest["shape"])
         images: Pixels = _mapped(path / IMAGES, np.dtype(np.uint8), shape)
         labels: Labels | None = np.load(path / LABELS, allow_pickle=False) if manifest["has_labels"] else None

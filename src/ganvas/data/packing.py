@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ganvas.data.decode import to_pixels
-from ganvas.data.facts import FACT, THUMB_PX, measure
+from ganvas.data.facts import FACT, MEASURED_PIXELS, THUMB_PX, measure
 from ganvas.data.layout import Layout
 from ganvas.data.modes import image_of_array
 from ganvas.data.opening import Frames, Opened
-from ganvas.data.pixel_art import at_native_size, upscale_factor
+from ganvas.data.pixel_art import at_native_size, colours_of, upscale_factor
 from ganvas.data.source_base import Pixels, Source, UnreadableError
 from ganvas.errors import DataError
 from ganvas.files import write_whole
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 IMAGES, LABELS, FACTS, THUMBS, SUMS, NAMES = "images.npy", "labels.npy", "facts.npy", "thumbs.npy", "sums.npy", "names.jsonl"
 MANIFEST = "manifest.json"
@@ -44,51 +44,51 @@ class Prepared(NamedTuple):
     thumb: Pixels                      # (16, 16, 4)
 
 
+class Chunk(NamedTuple):
+    """Consecutive images as a pack stores them, put together by the thread that decoded them: there is one that writes."""
+
+    end: int                           # the index behind the last
+    kept: list[int]
+    skipped: list[tuple[str, str]]     # (name, reason)
+    parts: dict[str, bytes | memoryview]     # of those kept: what is added to each file
+
+
 def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, workers: int,
                progress: Callable[[int, int], None] | None) -> None:
     """Fills `folder` with a whole pack, synced to disk. Memory stays flat: each image goes straight to the files.
 
     Not through memory maps: on a full disk those kill the process, where writing raises OSError.
     """
-    n, pixels_digest = len(source), hashlib.sha256()
-    digests = {name: hashlib.sha256() for name in (FACTS, THUMBS, SUMS, NAMES)}
+    n, digests = len(source), {name: hashlib.sha256() for name in (IMAGES, FACTS, THUMBS, SUMS, NAMES)}
     kept, skipped = np.zeros(n, bool), list[tuple[str, str]]()
-    with contextlib.ExitStack() as files:
-        def opened(name: str) -> Any:
-            file = files.enter_context((folder / name).open("wb"))
-            file.write(bytes(HEADER_BYTES))
-            return file
-
-        images, facts, thumbs, sums = map(opened, (IMAGES, FACTS, THUMBS, SUMS))
-        names = files.enter_context((folder / NAMES).open("wb"))
-        results = files.enter_context(contextlib.closing(_prepared(source, layout, workers)))
-        for index, result in enumerate(results):
-            if isinstance(result, UnreadableError):
-                skipped.append((result.item, result.reason))
-            elif skip_bad or not skipped:                  # else there will be no pack: only look for more bad ones
-                images.write(result.pixels.data)
-                pixels_digest.update(result.pixels.data)
-                for name, file, part in (
-                    (FACTS, facts, np.array([result.fact], FACT).tobytes()), (THUMBS, thumbs, result.thumb.tobytes()),
-                    (SUMS, sums, zlib.crc32(result.pixels.data).to_bytes(4, "little")),
-                    (NAMES, names, json.dumps(source.item_name(index)).encode() + b"\n"),
-                ):
-                    file.write(part)
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in digests}
+        for name, file in files.items():
+            if name != NAMES:
+                file.write(bytes(HEADER_BYTES))
+        done = 0
+        for chunk in stack.enter_context(contextlib.closing(_chunks(source, layout, workers))):
+            skipped += chunk.skipped
+            kept[chunk.kept] = True
+            if skip_bad or not skipped:                    # else there will be no pack: only look for more bad ones
+                for name, part in chunk.parts.items():
+                    files[name].write(part)
                     digests[name].update(part)
-                kept[index] = True
-            if progress is not None and (index % 16 == 15 or index + 1 == n):
-                progress(index + 1, n)
+            if progress is not None and (chunk.end // 16 > done // 16 or chunk.end == n):
+                progress(chunk.end, n)
+            done = chunk.end
         refuse_bad(source, skipped, skip_bad)
         count = int(kept.sum())
         if not count:
             raise DataError(f"{source.where}: none of its {n:,} images can be read.{_listed(skipped)}")
-        for file, dtype, shape in ((images, "|u1", layout.shape), (facts, FACT.descr, ()), (sums, "<u4", ()),
-                                   (thumbs, "|u1", (THUMB_PX, THUMB_PX, 4))):
-            file.seek(0)
-            file.write(_npy_header(dtype, (count, *shape)))
-        for file in (images, facts, thumbs, sums, names):
+        for name, dtype, shape in ((IMAGES, "|u1", layout.shape), (FACTS, FACT.descr, ()), (SUMS, "<u4", ()),
+                                   (THUMBS, "|u1", (THUMB_PX, THUMB_PX, 4))):
+            files[name].seek(0)
+            files[name].write(_npy_header(dtype, (count, *shape)))
+        for file in files.values():
             _sync(file)
 
+    pixels_digest = digests.pop(IMAGES)
     if source.labels is not None:
         labels = source.labels[kept]
         pixels_digest.update(labels.astype("<i8").tobytes())
@@ -100,30 +100,65 @@ def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, wor
         "has_labels": source.labels is not None, "class_names": source.class_names, "skipped": skipped,
         "fingerprint": pixels_digest.hexdigest(), "checks": {name: digest.hexdigest() for name, digest in digests.items()},
     }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=0))
+    write_whole(folder / MANIFEST, json.dumps(manifest | {"check": _check(manifest)}, indent=0))
 
 
-def _prepared(source: Source, layout: Layout, workers: int) -> Generator[Prepared | UnreadableError]:
-    """Each item as it is stored, or why it cannot be, in order; never more than a few chunks ahead of the reader."""
-    chunk = max(1, min(64, _CHUNK_BYTES // int(np.prod(layout.shape)), len(source) // (4 * workers)))
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `write_pack` has noted of the pack in `folder`. Raises ValueError where that has changed since, and OSError."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
+        raise ValueError(f"it is not of format {FORMAT_VERSION}")
+    if manifest.pop("check", "") != _check(manifest):
+        raise ValueError(f"{MANIFEST} has changed on the disk")
+    return manifest
+
+
+def _check(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
+    """All items as they are stored, in order; never more than a few chunks ahead of the reader."""
+    size = max(1, min(64, _CHUNK_BYTES // int(np.prod(layout.shape)), len(source) // (4 * workers)))
     stop = threading.Event()
 
-    def work(start: int) -> list[Prepared | UnreadableError]:
-        end = min(start + chunk, len(source))
-        return [_prepare(source, index, layout) for index in range(start, end) if not stop.is_set()]
+    def work(start: int) -> Chunk:
+        return _decoded(source, range(start, min(start + size, len(source))), layout, stop)
 
-    ahead: deque[Future[list[Prepared | UnreadableError]]] = deque()
+    ahead: deque[Future[Chunk]] = deque()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        for start in range(0, len(source), chunk):
+        for start in range(0, len(source), size):
             ahead.append(threads.submit(work, start))
             if len(ahead) > 2 * workers:
-                yield from ahead.popleft().result()
+                yield ahead.popleft().result()
         while ahead:
-            yield from ahead.popleft().result()
+            yield ahead.popleft().result()
     finally:                                               # after Ctrl-C the pool waits only for the images in hand
         stop.set()
         threads.shutdown(cancel_futures=True)
+
+
+def _decoded(source: Source, indices: range, layout: Layout, stop: threading.Event) -> Chunk:
+    images = np.empty((len(indices), *layout.shape), np.uint8)
+    kept, skipped = list[int](), list[tuple[str, str]]()
+    facts, thumbs = list[tuple[Any, ...]](), list[bytes]()
+    for index in indices:
+        if stop.is_set():
+            break
+        result = _prepare(source, index, layout)
+        if isinstance(result, UnreadableError):
+            skipped.append((result.item, result.reason))
+            continue
+        images[len(kept)] = result.pixels
+        facts.append(result.fact)
+        thumbs.append(result.thumb.tobytes())
+        kept.append(index)
+    images = images[:len(kept)]
+    return Chunk(indices.stop, kept, skipped, {
+        IMAGES: images.data, FACTS: np.array(facts, FACT).tobytes(), THUMBS: b"".join(thumbs),
+        SUMS: np.array([zlib.crc32(image.data) for image in images], "<u4").tobytes(),
+        NAMES: b"".join(json.dumps(source.item_name(index)).encode() + b"\n" for index in kept)})
 
 
 def _prepare(source: Source, index: int, layout: Layout) -> Prepared | UnreadableError:
@@ -144,9 +179,10 @@ def _prepare(source: Source, index: int, layout: Layout) -> Prepared | Unreadabl
 
 def _noted(opened: Opened, layout: Layout) -> Prepared:
     image = opened.image
-    factor = upscale_factor(image)
-    native = at_native_size(image, factor) if factor > 1 else image
-    seen = measure(native)                                 # so that a picture and the same one enlarged are twins
+    colours = colours_of(image) if image.width * image.height <= MEASURED_PIXELS else None
+    factor = upscale_factor(image, colours)
+    native = at_native_size(image, factor)
+    seen = measure(native, colours if factor == 1 else None)     # so that a picture and the same one enlarged are twins
     fact = (image.width, image.height, opened.format, opened.mode, opened.frames, opened.turned, seen.grey, seen.transparent,
             seen.clear_area, factor, seen.content, seen.structure, seen.structure_mirrored)
     return Prepared(to_pixels(native if layout.native else image, layout), fact, seen.thumb)

@@ -72,7 +72,7 @@ class Sheet:
         """(what, text) for people, only what there is to say."""
         n = self.images
         rows = [("images", f"{n:,} readable" + (f", {len(self.unreadable):,} unreadable" if self.unreadable else "")
-                 + (f"; {len(self.ignored):,} other files ignored" if self.ignored else ""))]
+                 + (f"; {_count(len(self.ignored), 'other file')} ignored" if self.ignored else ""))]
         sizes = [f"{size} ({count:,})" if len(self.sizes) > 1 else size for size, count in list(self.sizes.items())[:4]]
         if len(self.sizes) > 4:
             sizes.append(f"{len(self.sizes) - 4:,} other sizes from {_by(self.smallest)} to {_by(self.largest)}")
@@ -95,12 +95,14 @@ class Sheet:
                          + ("" if self.labels_used else "; not used as labels")))
         copies = n - self.distinct
         kept = "" if self.dropped else "; --drop-duplicates leaves them out"
-        rows.append(("distinct", f"{self.distinct:,} of {n:,}" + (f": {copies:,} exact copies{kept}" if copies else "")))
-        twins = [f"{count:,} {kind}" for kind, count in self.twins.items() if count and kind != "exact"]
-        rows.append(("twins", (", ".join(twins) + f" pairs; {self.images_with_twins:,} images have a twin" if twins
+        rows.append(("distinct", f"{self.distinct:,} of {n:,}" + (f": {_count(copies, 'exact copy')}{kept}" if copies else "")))
+        pairs = [(count, kind) for kind, count in self.twins.items() if count and kind != "exact"]
+        twins = [f"{count:,} {kind}" for count, kind in pairs]
+        what = "pair" if twins and pairs[-1][0] == 1 else "pairs"
+        rows.append(("twins", (", ".join(twins) + f" {what}; {self.images_with_twins:,} images have a twin" if twins
                                else "no mirrored, recoloured or near ones") + self.search))
         if self.two_labels:
-            rows.append(("two labels" if self.labels_used else "two folders", f"{self.two_labels:,} pictures, such as "
+            rows.append(("two labels" if self.labels_used else "two folders", f"{_count(self.two_labels, 'picture')}, such as "
                          + " and ".join(self.two_labels_examples[0].names[:2])))
         rows.append(("colours", "  ".join(f"{colour} {share:.0%}" for colour, share in self.colours[:6])))
         rows.append(("networks see", self.stored))
@@ -214,6 +216,11 @@ def _kind(fact: tuple[bytes, bytes, bool]) -> str:
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+def _count(count: int, what: str) -> str:
+    """"1 picture", "2 copies"."""
+    return f"{count:,} {what if count == 1 else what[:-1] + 'ies' if what.endswith('y') else what + 's'}"
 
 
 def _share(count: int, n: int) -> str:

@@ -15,6 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UNICODE = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableError(DataError):
@@ -35,7 +36,8 @@ class Source(ABC):
     def __init__(self, where: str, name: str, stamp: str, *, labels: Labels | None = None,
                  class_names: Sequence[str] = (), notes: Iterable[str] = (), ignored: Iterable[tuple[str, str]] = ()):
         self.where = where                        # as the user wrote it: for messages
-        self.name = name                          # how the user would call it: runs/<name>
+        # How the user would call it: runs/<name>. Not all that writes there takes bytes that are no Unicode.
+        self.name = _NO_UNICODE.sub("_", name)
         self.stamp = stamp                        # changes when the content does; cheap, so that a cached pack is found fast
         self.labels = labels                      # (N,) int64, indices into class_names; None = no labels
         self.class_names = tuple(class_names)
