@@ -80,7 +80,7 @@ def test_the_built_in_digits_have_a_preset_of_their_own():
 @pytest.mark.parametrize(("seen", "size", "word"), [
     (look((64, 64)), "64x64", "all 64x64"), (look((256, 256)), "64x64", "at most 64"), (look((128, 64)), "64x32", "all 128x64"),
     (look((48, 48)), "48x48", "all 48x48"), (look((30, 30)), "32x32", "all 30x30"), (look((1, 1)), "6x6", "all 1x1"),
-    (look((4000, 3000), (100, 100)), "48x48", "most often 4000x3000"), (look((64, 48), (32, 32)), "48x48", "most often 64x48")])
+    (look((4000, 3000), (100, 100)), "64x64", "most often 4000x3000"), (look((64, 48), (32, 32)), "48x48", "most often 64x48")])
 def test_the_size_is_the_images_own_up_to_64_pixels_with_its_reason(seen, size, word):
     made = complete_cpu(seen=seen)
     assert str(made.config.data.size) == size
@@ -266,3 +266,60 @@ def test_the_table_tells_every_option_with_value_and_meaning():
     assert [name for name, _, _ in rows] == [name for name, _ in fields()]
     assert ("train.lr", "0.1", "Adam's learning rate, both networks") in rows
     assert all(meaning for _, _, meaning in rows)
+
+
+# ---------------------------------------------------------------- what the images decide
+
+
+def sprites(**more):
+    return look((96, 96), transparent=1.0, **more)
+
+
+@pytest.mark.parametrize("where", ["file", "options"])
+@pytest.mark.parametrize(("asked", "channels", "transparency"), [
+    ({"data.transparency": "white"}, 3, "white"), ({"data.channels": 3}, 3, "white"), ({"data.transparency": "keep"}, 4, "keep"),
+    ({"data.channels": 4}, 4, "keep"), ({"data.channels": 1}, 1, "white"), ({"data.transparency": "checker"}, 3, "checker"),
+    ({}, 4, "keep"), ({"data.channels": "auto", "data.transparency": "auto"}, 4, "keep")])
+def test_channels_and_transparency_agree_wherever_one_of_them_is_asked_for(where, asked, channels, transparency):
+    base, options = (asked, {}) if where == "file" else ({}, asked)
+    made = complete("images", sprites(), None, base, {"execution.device": "cpu"} | options, images=500).config.data
+    assert (made.channels, made.transparency) == (channels, transparency)
+
+
+def test_a_classic_shows_transparency_on_white_and_holds_nothing_out_even_if_asked_automatically():
+    auto = {f"data.{name}": "auto" for name in ("transparency", "holdout", "fit", "native")}
+    made = complete("images", sprites(), "udacity-pokemon-32", {}, {"execution.device": "cpu"} | auto, images=500).config.data
+    assert (made.transparency, made.holdout, made.fit) == ("white", 0, "pad")
+
+
+@pytest.mark.parametrize(("images", "holdout"), [(19, 0), (20, 0.1), (20_000, 0.1), (20_010, 2000), (10**6, 2000)])
+def test_a_tenth_is_held_out_and_at_most_2000(images, holdout):
+    assert complete("images", look(), None, {}, {"execution.device": "cpu"}, images=images).config.data.holdout == holdout
+
+
+@pytest.mark.parametrize(("both_ways", "mirror"), [(0.5, True), (0.72, True), (0.8, False), (1.0, False)])
+def test_images_are_mirrored_where_they_face_both_ways(both_ways, mirror):
+    made = complete_cpu(seen=look(faces_both_ways=both_ways))
+    assert made.config.data.mirror == mirror
+    assert said(made, f"{both_ways:.0%} of the images can be told")
+
+
+def test_enlarged_pixel_art_is_brought_to_its_native_size():
+    made = complete_cpu(seen=sprites(upscaled_share=0.5, native_size=(48, 48))).config.data
+    assert (made.native, str(made.size)) == (True, "48x48")
+    assert not complete_cpu(seen=sprites(upscaled_share=0.1, native_size=(48, 48))).config.data.native
+    off = complete_cpu(seen=sprites(upscaled_share=0.5, native_size=(48, 48)), data__native="off").config.data
+    assert (off.native, str(off.size)) == (False, "64x64")
+
+
+def test_a_set_of_one_shape_keeps_it_and_a_mixed_one_is_square():
+    assert str(complete_cpu(seen=look((400, 300), (30, 30), (400, 400), aspect_share=0.8)).config.data.size) == "64x48"
+    assert str(complete_cpu(seen=look((400, 300), (30, 30), (400, 400), aspect_share=0.4)).config.data.size) == "64x64"
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen_from_its_images():
+    kept = {"data.mirror": True, "data.holdout": 7.0, "data.size": "32x32", "data.channels": 1, "data.transparency": "white"}
+    made = complete("images", sprites(), None, {}, {"execution.device": "cpu"}, images=500, settled=kept)
+    assert (made.config.data.mirror, made.config.data.holdout, str(made.config.data.size)) == (True, 7, "32x32")
+    asked = complete("images", sprites(), None, {}, {"execution.device": "cpu", "data.holdout": 9}, images=500, settled=kept)
+    assert asked.config.data.holdout == 9

@@ -1,6 +1,7 @@
 """From a source of images to a finished run folder: what the command line, notebooks and the studio call."""
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ganvas import __version__, inspection
+from ganvas.config import DataConfig
 from ganvas.data.decode import open_image, to_pixels
 from ganvas.data.sheet import Sheet
 from ganvas.data.sources import UnreadableError, open_source
@@ -26,6 +28,7 @@ from ganvas.ops.pixels import to_float
 from ganvas.report.grid import readable_scale, save_png, tile
 from ganvas.run_folder import open_run
 
+SCORED_AT_ONCE = 256
 NOT_SINGLE = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz", ".npy", ".mat", ".bin")     # files that hold many images
 
 
@@ -110,28 +113,37 @@ def score(
     Raises DataError for what cannot be read, RunError for what is not a run.
     """
     D, config, _ = load_discriminator(open_run(Path(run)), checkpoint, discriminator)
-    layout = layout_of(config.data)
-    named: list[tuple[str, NDArray[np.uint8]]] = []
-    for where in images:
-        path = Path(where)
-        try:
-            if path.is_file() and path.suffix.lower() not in NOT_SINGLE:
-                named.append((str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)))
-            else:
-                source = open_source(where)
+    names: list[str] = []
+    logits: list[torch.Tensor] = []
+    named = _pictures(images, config.data)
+    with torch.no_grad():
+        while some := list(itertools.islice(named, SCORED_AT_ONCE)):
+            names += [name for name, _ in some]
+            logits.append(D(to_float(torch.from_numpy(np.stack([pixels for _, pixels in some])))).flatten())
+    if not names:
+        raise DataError("no images to score: name image files or a folder of them.")
+    return list(zip(names, torch.cat(logits).sigmoid().tolist(), strict=True))
+
+
+def _pictures(images: list[str | Path], data: DataConfig) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """(name, pixels) of each image in files, folders and archives, cut and made fit as a run's own were."""
+    layout = layout_of(data)
+    try:
+        for where in images:
+            path = Path(where)
+            if path.is_file() and path.suffix.lower() not in NOT_SINGLE:        # cut by nobody: it may be a tile
+                yield str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)
+                continue
+            source = open_source(where, tile=data.tile, frames=data.frames)
+            try:
                 for i in range(len(source)):
                     item = source.load(i)
                     picture = open_image(item, source.item_name(i)) if isinstance(item, bytes) else item
-                    named.append((source.item_name(i), to_pixels(picture, layout)))
-        except UnreadableError as error:                       # its own text offers an option of training
-            raise DataError(f"{error.item}: cannot be read as an image ({error.reason}). Leave it out.") from error
-    if not named:
-        raise DataError("no images to score: name image files or a folder of them.")
-    with torch.no_grad():
-        logits = [D(to_float(torch.from_numpy(np.stack([pixels for _, pixels in named[i:i + 256]])))).flatten()
-                  for i in range(0, len(named), 256)]
-    probabilities = torch.cat(logits).sigmoid().tolist()
-    return [(name, probability) for (name, _), probability in zip(named, probabilities, strict=True)]
+                    yield source.item_name(i), to_pixels(picture, layout)
+            finally:
+                source.close()
+    except UnreadableError as error:                           # its own text offers an option of training
+        raise DataError(f"{error.item}: cannot be read as an image ({error.reason}). Leave it out.") from error
 
 
 def inspect(source: str | Path | NDArray[Any] | None = None, *, page: str | Path | None = None, **options: Any) -> Sheet:

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ganvas.errors import ConfigError
@@ -73,11 +82,27 @@ def _number(value: object) -> object:
 def _share(value: object) -> object:
     """`10%` as 0.1; all else as it is, for pydantic to judge."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    if match and float(match[1]) >= 100:
+        raise ValueError("a percentage must be below 100")
     return float(match[1]) / 100 if match else value
 
 
+def _whole_from_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("write a share below 1, or a whole number of images")
+    return value
+
+
+def _expression(value: str) -> str:
+    try:
+        re.compile("" if value in ("none", "folder") else value)
+    except re.error as error:
+        raise ValueError(f"is neither none nor folder, and no regular expression ({error})") from error
+    return value
+
+
 Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_number)]
-Holdout = Annotated[float, BeforeValidator(_share), Field(ge=0)]
+Holdout = Annotated[float, BeforeValidator(_share), AfterValidator(_whole_from_one), Field(ge=0)]
 
 MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
 
@@ -121,7 +146,7 @@ class DataConfig(Section):
     drop_duplicates: bool = Field(False, description="of images with the very same pixels, only the first is trained on")
     holdout: Holdout = Field(
         0.0, description="images kept out of training, to judge by: a share (0.1, 10%) or a number; twins stay together")
-    group_by: str = Field(
+    group_by: Annotated[str, AfterValidator(_expression)] = Field(
         "none", min_length=1, description="what else stays together in the hold-out: folder, or a regular expression on names")
     rotation_degrees: float = Field(0.0, ge=0, le=180, description="each real image turned by up to this much, at random")
     mirror: bool = Field(False, description="half of the real images mirrored left to right, at random")

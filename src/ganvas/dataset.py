@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from ganvas.data.layout import Layout
 from ganvas.data.pack import Pack, build_pack, plan_pack
 from ganvas.data.sheet import Sheet, make_sheet
 from ganvas.data.sources import Source
-from ganvas.data.split import Split, Subset, grouped, split_images
+from ganvas.data.split import Split, Subset, grouped, split_images, wanted_holdout
 from ganvas.data.twins import Twins, load_twins
 from ganvas.files import whole_file
 
@@ -64,6 +65,11 @@ def prepare(
         twins = load_twins(pack, comparing)
         kept = _kept_split(table, pack)
         split = kept or split_images(pack, twins, data.holdout, data.group_by, data.drop_duplicates)
+        wanted = wanted_holdout(data.holdout, len(pack) - len(split.dropped))
+        if len(split.holdout) < wanted and kept is None:
+            tell(f"held out: {len(split.holdout):,} images, not {wanted:,}: the other groups that stay together are too large")
+        if data.group_by != "none" and not data.holdout:
+            tell(f"--group-by {data.group_by}: has no effect, because nothing is held out; pass --holdout")
         return Dataset(pack, twins, split, make_sheet(source, pack, twins, split))
     except BaseException:
         pack.close()
@@ -87,6 +93,11 @@ def write_table(path: Path, dataset: Dataset, group_by: str) -> None:
         for index, name in enumerate(pack.names):
             label = "" if pack.labels is None else pack.class_names[pack.labels[index]]
             rows.writerow([name, label, PARTS[part[index]], groups[index], f"{pack.facts['content'][index]:016x}"])
+
+
+def is_whole(table: Path) -> bool:
+    """Whether a run's table of images is there and can be read."""
+    return _read(table) is not None
 
 
 def changes_since(table: Path, pack: Pack) -> str:
@@ -120,7 +131,7 @@ def _read(table: Path) -> list[tuple[str, str, str]] | None:
     try:
         with gzip.open(table, "rt", encoding="utf-8", newline="") as text:
             rows = [(row["image"], row["part"], row["content"]) for row in csv.DictReader(text)]
-    except (OSError, EOFError, KeyError, UnicodeDecodeError, csv.Error):
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, csv.Error):
         return None
     return rows if all(part in PARTS for _, part, _ in rows) else None
 

@@ -20,7 +20,7 @@ from ganvas.config import from_yaml as values_from
 from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
 from ganvas.data.split import Subset
-from ganvas.dataset import Dataset, changes_since, prepare, write_table
+from ganvas.dataset import Dataset, changes_since, is_whole, prepare, write_table
 from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import write_whole
 from ganvas.generator import config_of
@@ -225,6 +225,9 @@ class Job:
             return
 
         if state.nimg:
+            if not is_whole(self.folder.images):
+                watch.tell(f"{self.folder.images}: was missing or damaged, and is written again")
+                write_table(self.folder.images, dataset, config.data.group_by)
             changed = execution.why_inexact(made_in, config)
             exact = f"not bit-exact: {changed}" if changed else "bit-exact"
             watch.tell(f"{self.folder.path}: goes on from {seen(state.nimg)} ({exact})")

@@ -102,7 +102,7 @@ def complete(
     machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
     if given.get("execution.device", base.get("execution.device", "auto")) == "auto":
         given["execution.device"] = best_device()
-    _match_channels(given, {**layer, **base})
+    _match_channels(given, base, layer)
     config = make_config(machine, layer, base, given)
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
     config = _possible_size(config, why)
@@ -111,18 +111,25 @@ def complete(
     return Recipe(config, why)
 
 
-def _match_channels(given: dict[str, Any], others: Mapping[str, Any]) -> None:
-    """Adds to `given` the number of channels that its transparency needs, or the transparency that goes with its channels."""
-    if "data.transparency" in given and "data.channels" not in given:
-        if given["data.transparency"] == "keep":
-            given["data.channels"] = 4
-        elif others.get("data.channels") == 4:
-            given["data.channels"] = 3
-    if "data.channels" in given and "data.transparency" not in given:
-        if given["data.channels"] == 4:
-            given["data.transparency"] = "keep"
-        elif others.get("data.transparency") == "keep":
-            given["data.transparency"] = "white"
+def _match_channels(given: dict[str, Any], base: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+    """Adds to `given` the channels that go with a transparency that was asked for alone, and the other way round.
+
+    What is in `given` was asked for rather than what is in `base`, and both rather than what is in `layer`.
+    """
+    for asked, others in ((given, {**layer, **base}), ({**base, **given}, layer)):
+        transparency, channels = asked.get("data.transparency"), asked.get("data.channels")
+        if transparency is not None and channels is None:
+            if transparency == "keep":
+                given["data.channels"] = 4
+            elif others.get("data.channels") == 4:
+                given["data.channels"] = 3
+            return
+        if channels is not None and transparency is None:
+            if channels == 4:
+                given["data.transparency"] = "keep"
+            elif others.get("data.transparency") == "keep":
+                given["data.transparency"] = "white"
+            return
 
 
 def _suited() -> tuple[dict[str, Any], dict[str, str]]:
@@ -146,10 +153,11 @@ def _from_images(look: Look, images: int, classic: bool, given: Mapping[str, Any
     """
     size, why_size = _own_size(look, native=str(given.get("data.native", "auto")) not in ("False", "off", "no"))
     grey, sprites = look.grey_share == 1, look.transparent_share > MOSTLY and look.transparent_area >= CLEAR_AREA
-    keep = sprites and not classic and given.get("data.channels") not in (1, 3)
+    keep = (sprites and not classic and given.get("data.channels") not in (1, 3)
+            and given.get("data.transparency", "auto") in ("auto", "keep"))
     enlarged = look.upscaled_share >= ENLARGED
     both_ways = look.faces_both_ways <= BOTH_WAYS
-    holdout = 0.0 if images < FEWEST_TO_HOLD else HOLDOUT if images * HOLDOUT <= MOST_HELD else float(MOST_HELD)
+    holdout = 0.0 if classic or images < FEWEST_TO_HOLD else HOLDOUT if images * HOLDOUT <= MOST_HELD else float(MOST_HELD)
     channels: tuple[int, str] = (4, "") if keep else (1, "channels 1: all of the images looked at are grey") if grey else (
         3, "channels 3: the images are in colour")
     return {
@@ -183,7 +191,7 @@ def _own_size(look: Look, native: bool) -> tuple[ImageSize, str]:
         shape = longest * across / max(look.aspect), longest * down / max(look.aspect)
         what = f"are mostly of the shape {across}:{down} ({look.aspect_share:.0%} of them)"
     else:
-        shape = (min(width, height) * factor,) * 2
+        shape = (min(MOST_AUTO_PX, width, height),) * 2
         what = f"have many shapes, most often {width}x{height}"
     high, wide = nearest_size(max(6, round(shape[1])), max(6, round(shape[0])))
     return ImageSize(wide, high), f"size {wide}x{high}: the images {what}; at most {MOST_AUTO_PX} pixels unless you pass --size"

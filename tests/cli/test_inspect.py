@@ -65,6 +65,18 @@ def test_options_change_what_is_seen(cli, pile):
     assert seen("--preset", "udacity-pokemon-32")["holdout"] == 0
 
 
+def test_the_command_that_trains_on_it_takes_the_options_that_were_looked_with(cli, pile):
+    done = cli("data", "inspect", pile, "--size", "16", "--drop-duplicates", "--group-by", "(.)", "--holdout", "2")
+    assert done.out.rstrip().endswith(
+        "ganvas train pile --time 10min --size 16 --holdout 2 --group-by '(.)' --drop-duplicates --skip-bad")
+
+
+def test_a_holdout_that_cannot_be_filled_or_has_no_use_for_groups_is_said(cli, pile):
+    done = cli("data", "inspect", pile, "--holdout", "5", "--group-by", "folder")
+    assert "held out: 0 images, not 5" in done.out
+    assert "--group-by folder: has no effect" in cli("data", "inspect", pile, "--holdout", "0", "--group-by", "folder").out
+
+
 def test_a_sprite_sheet_is_cut_into_tiles(cli):
     Path("sheets").mkdir()
     pixels = np.zeros((32, 64, 4), np.uint8)
@@ -81,7 +93,9 @@ def test_a_sprite_sheet_is_cut_into_tiles(cli):
     (("nowhere",), ["nowhere: does not exist"]),
     (("pile", "--holdout", "many"), ["data.holdout = 'many'"]),
     (("pile", "--holdout", "100"), ["--holdout 100"]),
-    (("pile", "--group-by", "(x"), ["--group-by (x"]),
+    (("pile", "--group-by", "(x"), ["data.group_by = '(x'", "regular expression"]),
+    (("pile", "--holdout", "100%"), ["data.holdout = '100%'", "below 100"]),
+    (("pile", "--holdout", "2.5"), ["data.holdout", "whole number"]),
     (("pile", "--mirror", "maybe"), ["--mirror"]),
     (("pile", "--transparency", "pink"), ["data.transparency = 'pink'", "checker"]),
     (("pile", "--labels", "nothing.csv"), ["nothing.csv"]),

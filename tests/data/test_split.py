@@ -92,6 +92,15 @@ def test_the_choice_hangs_on_the_images_and_hardly_changes_when_some_are_added(t
     assert len(kept & first) >= 15
 
 
+def test_a_share_is_of_the_images_that_are_not_dropped(tmp_path):
+    folder = pictures(tmp_path / "images", 5)
+    for i in range(60):
+        Image.open(folder / "000.png").save(folder / f"copy-{i:02}.png")
+    pack, twins = opened(folder)
+    split = split_images(pack, twins, 0.4, drop_duplicates=True)
+    assert (len(split.train), len(split.holdout), len(split.dropped)) == (3, 2, 60)
+
+
 def test_a_group_larger_than_the_holdout_is_trained_on(tmp_path):
     folder = pictures(tmp_path / "images", 30)
     for i in range(20):
@@ -117,7 +126,7 @@ def test_images_of_one_folder_or_one_text_in_their_names_stay_together(tmp_path)
 
 def test_what_cannot_be_divided_is_named(tmp_path):
     pack, twins = opened(pictures(tmp_path / "images", 10))
-    with pytest.raises(DataError, match=r"--holdout 10: would hold out 10 of 10 images"):
+    with pytest.raises(DataError, match=r"--holdout 10: would hold out 10 of 10 images .* Pass at most 9"):
         split_images(pack, twins, 10)
     for holdout in (0, 0.2):
         with pytest.raises(ConfigError, match=r"--group-by \(oops: is neither none nor folder"):

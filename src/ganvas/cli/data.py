@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,16 +57,17 @@ def inspect(
     from ganvas.watcher import Silent
 
     watch = Silent() if as_json else TerminalWatcher()
+    asked: dict[str, Any] = {
+        "preset": preset, "size": size, "channels": channels, "fit": fit, "transparency": transparency, "native": native,
+        "labels": labels, "tile": tile, "frames": frames, "holdout": holdout, "group_by": group_by,
+        "drop_duplicates": drop_duplicates}
     try:
-        seen = inspect_images(
-            source, page=html or (None if as_json else ""), watch=watch, preset=preset, size=size, channels=channels, fit=fit,
-            transparency=transparency, native=native, labels=labels, tile=tile, frames=frames, holdout=holdout,
-            group_by=group_by, drop_duplicates=drop_duplicates)
+        seen = inspect_images(source, page=html or (None if as_json else ""), watch=watch, **asked)
     finally:
         if isinstance(watch, TerminalWatcher):
             watch.progress.stop()
     if not isinstance(watch, TerminalWatcher):
-        options = flatten({"data": seen.config.data.model_dump(mode="json")})
+        options = flatten({"data": seen.config.data.model_dump(mode="json", exclude={"skip_bad"})})
         page = None if seen.page is None else str(seen.page)
         print(json.dumps(seen.sheet.as_dict() | {"page": page, "options": options, "why": seen.why}))
         return
@@ -74,7 +75,12 @@ def inspect(
     for what, text in seen.sheet.rows():
         listing.add_row(what, text)
     watch.console.print(listing, markup=False)
-    print(f"\npage with pictures: {seen.page}\ntrain on it:        ganvas train {shlex.quote(source)} --time 10min")
+    words = ["ganvas", "train", source, "--time", "10min"]
+    for name, value in asked.items():
+        if value:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    words += ["--skip-bad"] if seen.sheet.unreadable else []
+    print(f"\npage with pictures: {seen.page}\ntrain on it:        {shlex.join(words)}")
 
 
 # Public sets.

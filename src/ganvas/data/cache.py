@@ -117,10 +117,11 @@ def clean(kind: Kind | None = None, older_than_days: float | None = None, name: 
 
 
 def local_copy(path: Path) -> Path:
-    """The folder `path` as a copy on this node's own disk where $GANVAS_SCRATCH names one, else `path` itself.
+    """The pack at `path` as a copy on this node's own disk where $GANVAS_SCRATCH names one, else `path` itself.
 
-    A copy appears whole or not at all and is used again while its manifest and sizes are the same. Several processes may
-    ask at once. Raises DataError, naming $GANVAS_SCRATCH: no room, not writable, or `path` unreadable.
+    A copy holds the manifest and the files that it names, and nothing else that was put beside them. It appears whole or not
+    at all and is used again while its manifest and sizes are the same; what is in its files is not looked at here.
+    Several processes may ask at once. Raises DataError, naming $GANVAS_SCRATCH: no room, not writable, or `path` unreadable.
     """
     root = scratch_root()
     if root is None or path.resolve().is_relative_to(root.resolve()):
@@ -136,17 +137,15 @@ def local_copy(path: Path) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         remove_stale(root)
-        needed, free = _bytes_of(path), shutil.disk_usage(root).free
+        sizes, free = _sizes_of_pack(path), shutil.disk_usage(root).free
+        needed = sum(sizes.values())
         if needed > free:
             raise DataError(f"{where}: the copy of {path} needs {megabytes(needed)}, but only {megabytes(free)} "
                             f"are free there. Make room with `ganvas data cache clean --kind scratch`. {remedy}")
         with partial_folder(target) as partial:
-            shutil.copytree(path, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)
-            mark_used(partial)                            # copytree gave it the original's time: it would look left behind
+            for name in sizes:
+                shutil.copyfile(path / name, partial / name)
             return _publish(partial, path, target)
-    except shutil.Error as error:                         # of several files: a list of (from, to, reason)
-        reasons = error.args[0] if error.args and isinstance(error.args[0], list) else [(path, root, str(error))]
-        raise DataError(f"{where}: {reasons[0][0]} cannot be copied there ({reasons[0][2]}). {remedy}") from error
     except OSError as error:
         raise DataError(f"{where}: {path} cannot be copied there ({error.strerror or error}). {remedy}") from error
 
@@ -160,6 +159,11 @@ def partial_folder(path: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in `folder`; 0 if it is not there."""
+    return sum(state.st_size for _, state in _files_in(folder))
 
 
 def remove_folder(path: Path) -> None:
@@ -181,12 +185,12 @@ def _entry(kind: Kind, path: Path) -> CacheEntry | None:
     """The entry whose folder `path` is; None for a folder that Ganvas did not make, or that is gone by now."""
     try:
         if _PARTIAL.fullmatch(path.name):
-            return CacheEntry(kind, _UNFINISHED, None, path, _bytes_of(path), _grew_at(path), whole=False)
+            return CacheEntry(kind, _UNFINISHED, None, path, bytes_of(path), _grew_at(path), whole=False)
         about = json.loads((path / (DOWNLOADED if kind == "downloads" else MANIFEST)).read_text(encoding="utf-8"))
         shape = None if kind == "downloads" else tuple(int(side) for side in about["shape"])
         if kind != "downloads" and "fingerprint" not in about:
             return None
-        return CacheEntry(kind, str(about["source"]), shape, path, _bytes_of(path), path.stat().st_mtime)
+        return CacheEntry(kind, str(about["source"]), shape, path, bytes_of(path), path.stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -205,12 +209,18 @@ def remove_stale(folder: Path) -> None:
 
 
 def _same(original: Path, copy: Path) -> bool:
-    """Whether `copy` is a whole copy: the same manifest, and every file of the same size."""
+    """Whether `copy` is a whole copy: the same manifest, and every file that it names of the same size."""
     try:
         return ((original / MANIFEST).read_bytes() == (copy / MANIFEST).read_bytes()
-                and _sizes(original) == _sizes(copy))
+                and _sizes_of_pack(original) == _sizes_of_pack(copy))
     except OSError:
         return False
+
+
+def _sizes_of_pack(folder: Path) -> dict[str, int]:
+    """The bytes of each file that belongs to the pack in `folder`. Raises OSError where one of them is missing."""
+    names = [*json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["checks"], MANIFEST]
+    return {name: (folder / name).stat().st_size for name in names}
 
 
 def _publish(partial: Path, original: Path, target: Path) -> Path:
@@ -236,21 +246,13 @@ def _folders_in(folder: Path) -> list[Path]:
         return []
 
 
-def _files_in(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Relative names of all files under `folder`, with their state. Files that vanish meanwhile are left out."""
+def _files_in(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files under `folder`, with their state. Files that vanish meanwhile are left out."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
             with contextlib.suppress(FileNotFoundError):
-                yield path.relative_to(folder).as_posix(), path.stat()
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    return {name: state.st_size for name, state in _files_in(folder)}
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(_sizes(folder).values())
+                yield path, path.stat()
 
 
 def _grew_at(folder: Path) -> float:

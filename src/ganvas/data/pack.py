@@ -17,7 +17,16 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ganvas.data.cache import cache_root, local_copy, mark_used, megabytes, partial_folder, remove_folder, remove_stale
+from ganvas.data.cache import (
+    bytes_of,
+    cache_root,
+    local_copy,
+    mark_used,
+    megabytes,
+    partial_folder,
+    remove_folder,
+    remove_stale,
+)
 from ganvas.data.facts import FACT, THUMB_PX, Facts, Thumbs
 from ganvas.data.layout import Layout
 from ganvas.data.packing import (
@@ -38,7 +47,11 @@ from ganvas.data.source_base import Labels, Pixels, Source, stamp_of
 from ganvas.errors import DataError
 from ganvas.files import sync_folder
 
-_CHECKED_BYTES = 2**30                 # a cached pack up to this size is hashed when it is opened: about a second
+_CHECKED_BYTES = 2**30                 # pixels up to this size are hashed when a pack is opened: about a second
+_COPIES = 5                            # torn ones of a pack on a node's disk that are made again before it is given up
+
+
+_TORN = (OSError, ValueError, KeyError, TypeError, EOFError)         # what opening a torn pack raises
 
 
 @dataclass(frozen=True)
@@ -46,9 +59,9 @@ class PackPlan:
     """Where a pack lies or will lie, and what making it costs."""
 
     path: Path
-    bytes_needed: int                  # the pack's size on disk
-    bytes_free: int                    # on the disk of the cache
-    cached: bool                       # it is there already, whole as far as its sizes tell
+    bytes_needed: int                  # the pack's size on disk, about
+    cached: bool                       # it is there, and nothing in it has changed (above 1 GiB its pixels are not looked at)
+    damage: str                        # what is wrong with the one that is there, for the user; "" if none is, or a whole one
 
 
 class PackNames(Sequence[str]):
@@ -79,6 +92,11 @@ class PackNames(Sequence[str]):
         index %= len(self)
         return str(json.loads(self._text[int(self._starts[index]):int(self._starts[index + 1])]))
 
+    @property
+    def text(self) -> mmap.mmap:
+        """The file: each name as JSON, on a line of its own."""
+        return self._text
+
     def close(self) -> None:
         self._text.close()
 
@@ -91,14 +109,14 @@ class Pack:
         manifest = read_manifest(path)
         shape = tuple(manifest["shape"])
         images: Pixels = _mapped(path / IMAGES, np.dtype(np.uint8), shape)
-        labels: Labels | None = np.load(path / LABELS, allow_pickle=False) if manifest["has_labels"] else None
-        if labels is not None and (labels.shape != shape[:1] or labels.dtype != np.int64):
-            raise ValueError(f"{LABELS} holds {labels.dtype} {labels.shape}, not int64 ({shape[0]},)")
+        labels: Labels | None = None
+        if manifest["has_labels"]:
+            labels = np.array(_mapped(path / LABELS, np.dtype("<i8"), shape[:1]), np.int64)
 
         self.path = path
         self.home = path                                             # in the cache, where `path` is a copy on the node's own disk
         self.from_cache = from_cache
-        self.replaced = ""                                           # why a cached pack had to be made again, for the user
+        self.replaced = ""                                           # why it, or its copy, had to be made again, for the user
         self.labels = labels                                         # (N,) int64 or None
         self.class_names = tuple(map(str, manifest["class_names"]))
         self.layout = Layout(**manifest["layout"])
@@ -142,33 +160,39 @@ class Pack:
         if self._checks_reads:
             for index, image in zip(wanted, images, strict=True):
                 if zlib.crc32(image.data) != self._sums[index]:
-                    (self.path / MANIFEST).unlink(missing_ok=True)
-                    raise DataError(f"{self.path}: {self.names[int(index)]} is damaged in this pack. It will not be used again: "
-                                    "the same command makes it anew.")
+                    raise self._given_up(int(index))
         return images
 
-    def is_intact(self) -> bool:
-        """Whether everything still has the fingerprint it was stored with. Reads all of it."""
-        digest = hashlib.sha256()
-        if self._images is not None:
-            digest.update(self._images.data)
-        if self.labels is not None:
-            digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest() == self.fingerprint and all(
-            _content_hash(self.path / name) == check for name, check in self._checks.items())
+    def is_intact(self, pixels: bool = True) -> bool:
+        """Whether everything, or everything but the pixels, is still what was stored. Reads all of it."""
+        if self._images is None:
+            raise ValueError(f"{self.path}: this pack is closed")
+        # What is mapped, not the files of these names: another process may have put a whole pack in the place of this one.
+        parts = {IMAGES: self._images, FACTS: self.facts, THUMBS: self.thumbs, SUMS: self._sums, NAMES: self.names.text,
+                 LABELS: None if self.labels is None else self.labels.astype("<i8")}
+        return all(hashlib.sha256(parts[name]).hexdigest() == check
+                   for name, check in self._checks.items() if pixels or name != IMAGES)
+
+    def _given_up(self, index: int) -> DataError:
+        """What to raise where image `index` is damaged; neither this pack nor the damaged one it is a copy of is used again."""
+        text = f"{self.path}: {self.names[index]} is damaged in this pack. "
+        damaged = [self.path]
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            original = _mapped(self.home / IMAGES, np.dtype(np.uint8), self._shape)[index]
+            if self.home != self.path and zlib.crc32(original.data) != self._sums[index]:
+                damaged.append(self.home)
+        for folder in damaged:
+            try:
+                (folder / MANIFEST).unlink(missing_ok=True)
+            except OSError:
+                return DataError(f"{text}Remove the folder {folder}: the same command then makes it anew.")
+        return DataError(f"{text}It will not be used again: the same command makes it anew.")
 
     def close(self) -> None:
         """Lets go of the files (Windows cannot delete or replace them before)."""
         self._images = None
         self.facts, self.thumbs, self._sums = self.facts[:0].copy(), self.thumbs[:0].copy(), self._sums[:0].copy()
         self.names.close()
-
-
-def _content_hash(path: Path) -> str:
-    """SHA-256 of a file, without the header if it is a .npy: that is written last."""
-    with path.open("rb") as file:
-        file.seek(HEADER_BYTES if path.suffix == ".npy" else 0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -182,10 +206,10 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDA
 
 
 def plan_pack(source: Source, layout: Layout, cache_dir: Path | None = None) -> PackPlan:
-    """Where the pack of `source` in `layout` lies, how large it is, and whether it is there already.
+    """Where the pack of `source` in `layout` lies, how large it is, and whether it is there already and whole.
 
-    cache_dir: the folder of packs; None = "packs" in `cache_root()`. Writes nothing.
-    Raises DataError if the pack has to be made and its disk has no room for it.
+    cache_dir: the folder of packs; None = "packs" in `cache_root()`. Writes nothing. A pack that is there is hashed: about a
+    second for a GiB. Raises DataError if the pack has to be made and its disk has no room for it.
     """
     folder = cache_root() / "packs" if cache_dir is None else cache_dir
     labels = b"" if source.labels is None else source.labels.astype("<i8").tobytes()
@@ -195,37 +219,41 @@ def plan_pack(source: Source, layout: Layout, cache_dir: Path | None = None) -> 
     each = int(np.prod(layout.shape)) + FACT.itemsize + THUMB_PX * THUMB_PX * 4 + 4 + name_bytes
     needed = int(len(source) * each) + len(labels) + 8192
 
-    free = _free_bytes(folder)
     path = folder / key
-    plan = PackPlan(path, needed, free, cached=(path / MANIFEST).is_file())
-    if not plan.cached and needed > free:
+    pack, damage = _open_cached(path) if path.exists() else (None, "")
+    if pack is not None:
+        pack.close()
+        return PackPlan(path, needed, cached=True, damage="")
+    free = _free_bytes(folder) + bytes_of(path)            # a damaged one goes first
+    if needed > free:
         raise DataError(f"{folder}: the pack of {source.where} needs {megabytes(needed)}, but only {megabytes(free)} are "
                         "free there. Set GANVAS_CACHE to a folder on another disk, or choose a smaller size.")
-    return plan
+    return PackPlan(path, needed, cached=False, damage=damage)
 
 
-def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None, skip_bad: bool = False,
-               workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Pack:
+def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None, plan: PackPlan | None = None,
+               skip_bad: bool = False, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Pack:
     """The pack of `source` in `layout`: from the cache, or decoded now with `workers` threads (None = one per processor).
 
     Memory stays flat however large the source is. progress(done, total) is called from this thread after each few images.
     The folder appears whole or not at all, and several processes may build the same pack at once. A cached pack that
     is damaged is made again, and `Pack.replaced` says so; above 1 GiB each image is checked when it is read.
-    With $GANVAS_SCRATCH set, the pack is copied there and read from there.
+    With $GANVAS_SCRATCH set, the pack is copied there and read from there; the copy is checked in the same way.
+    plan: what `plan_pack` has just said of the three arguments before it, which need not be found out again.
     skip_bad: leave out what cannot be read (listed in `Pack.skipped`) instead of raising.
     Raises DataError: unreadable images (the first ten, with reasons), none readable, no room, cache not writable.
     """
-    plan = plan_pack(source, layout, cache_dir)
-    path, replaced = plan.path, ""
+    plan = plan_pack(source, layout, cache_dir) if plan is None else plan
+    path = plan.path
     if plan.cached:
-        pack, replaced = _open_cached(path)
-        if pack is not None:
+        with contextlib.suppress(*_TORN):                  # somebody removes it in this moment: it is made as if never there
+            pack = Pack(path, from_cache=True)
             refuse_bad(source, pack.skipped, skip_bad)
             mark_used(path)
             return _nearby(pack)
 
     try:
-        if plan.cached:
+        if plan.damage:
             with contextlib.suppress(FileNotFoundError):
                 remove_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,19 +267,39 @@ def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None,
                             "Set GANVAS_CACHE to a folder on another disk.") from error
         raise DataError(f"{path.parent}: the pack of {source.where} cannot be written there "
                         f"({error.strerror or error}). Set GANVAS_CACHE to a folder that can be written.") from error
-    pack.replaced = replaced
+    pack.replaced = plan.damage
     return _nearby(pack)
 
 
 def _nearby(pack: Pack) -> Pack:
-    """The pack itself, or its copy on the node's own disk where $GANVAS_SCRATCH names one."""
-    copy = local_copy(pack.path)
-    if copy == pack.path:
+    """The pack itself, or its copy on the node's own disk where $GANVAS_SCRATCH names one: a whole one, copied again if need be.
+
+    Raises DataError, naming $GANVAS_SCRATCH, where no copy can be made there or none stays whole.
+    """
+    if local_copy(pack.path) == pack.path:
         return pack
     pack.close()
-    nearby = Pack(copy, from_cache=pack.from_cache)
-    nearby.home, nearby.replaced = pack.path, pack.replaced
-    return nearby
+    replaced, damage = pack.replaced, ""
+    for _ in range(_COPIES):
+        copy = local_copy(pack.path)
+        opened = _folder_number(copy)
+        nearby, damage = _open_cached(copy)
+        if nearby is not None:
+            nearby.home, nearby.from_cache, nearby.replaced = pack.path, pack.from_cache, replaced
+            return nearby
+        if _folder_number(copy) == opened:                 # else another process has found it out and made another one
+            (copy / MANIFEST).unlink(missing_ok=True)      # of what `local_copy` does not take for whole it makes another one
+        replaced = pack.replaced or f"the copy on this machine's own disk: {damage}"
+    raise DataError(f"GANVAS_SCRATCH={os.environ['GANVAS_SCRATCH']}: copies of {pack.path} do not stay whole there ({damage}). "
+                    f"Set GANVAS_SCRATCH to a folder on another disk, or unset it: {pack.path} is then read where it lies.")
+
+
+def _folder_number(path: Path) -> int:
+    """What tells a folder from another one of the same name; 0 if there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _free_bytes(folder: Path) -> int:
@@ -263,12 +311,14 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _open_cached(path: Path) -> tuple[Pack | None, str]:
-    """The whole pack at `path`; or None, and what is wrong with the one that is there."""
+    """The whole pack at `path`; or None, and what is wrong with the one that is there. Only pixels over 1 GiB are not hashed."""
     try:
         pack = Pack(path, from_cache=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except FileNotFoundError as error:
+        return None, f"{Path(error.filename).name} is missing"
+    except _TORN as error:
         return None, str(error)
-    if pack.bytes > _CHECKED_BYTES or pack.is_intact():
+    if pack.is_intact(pixels=pack.bytes <= _CHECKED_BYTES):
         return pack, ""
     pack.close()                                           # before the folder is renamed: Windows refuses otherwise
     return None, "its content has changed on the disk"

@@ -108,7 +108,7 @@ class Sheet:
         rows.append(("networks see", self.stored))
         parts = [f"{self.train:,} to train on", f"{self.holdout:,} held out"]
         if self.dropped:
-            parts.append(f"{self.dropped:,} copies left out")
+            parts.append(f"{_count(self.dropped, 'copy')} left out")
         rows.append(("split", ", ".join(parts)))
         return rows
 

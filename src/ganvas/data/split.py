@@ -39,9 +39,9 @@ class Subset:
 def split_images(pack: Pack, twins: Twins, holdout: float = 0.0, group_by: str = "none", drop_duplicates: bool = False) -> Split:
     """Divides the images of `pack`.
 
-    holdout: how many to hold out, as a share of all (below 1) or a number. Twins of any kind stay together, so that nothing
-    held out has one in training. Whole groups are taken in the order of a hash of their content, those too large for what is
-    still wanted passed over: the choice hangs on the images alone, and adding some hardly changes it.
+    holdout: how many to hold out, as a share of all that are not dropped (below 1) or a number. Twins of any kind stay
+    together, so that nothing held out has one in training. Whole groups are taken in the order of a hash of their content,
+    those too large for what is still wanted passed over: the choice hangs on the images alone, adding some hardly changes it.
     group_by: what else belongs together: "folder", the images of one folder, or a regular expression, those in whose
     names it matches the same text (its first group, if it has one).
     drop_duplicates: of images with the very same pixels, only the first stays.
@@ -51,25 +51,34 @@ def split_images(pack: Pack, twins: Twins, holdout: float = 0.0, group_by: str =
     dropped = np.zeros(n, bool)
     if drop_duplicates:
         dropped[twins.pairs["b"][twins.pairs["kind"] == Kind.EXACT]] = True          # each is linked to the first of its kind
-    wanted = round(holdout * n) if holdout < 1 else round(holdout)
+    kept = n - int(dropped.sum())
+    wanted = wanted_holdout(holdout, kept)
     held = np.zeros(n, bool)
     if wanted:
-        if wanted >= n - int(dropped.sum()):
-            raise DataError(f"--holdout {holdout:g}: would hold out {wanted:,} of {n - int(dropped.sum()):,} images and leave "
-                            "none to train on. Pass a smaller number, or a share such as 0.1.")
+        if wanted >= kept:
+            raise DataError(f"--holdout {holdout:g}: would hold out {wanted:,} of {kept:,} images and leave none to train on. "
+                            f"Pass at most {kept - 1:,}, or 0.")
         groups = grouped(pack, twins, group_by)
         sizes = np.bincount(groups, weights=~dropped, minlength=n)
         keys = np.full(n, np.iinfo(np.uint64).max, np.uint64)
         np.minimum.at(keys, groups, pack.facts["content"])
         names = np.unique(groups)
+        chosen, left = [], wanted
         for group in names[np.argsort([_scattered(int(key)) for key in keys[names]], kind="stable")]:
-            if sizes[group] <= wanted - int(held.sum()):
-                held |= (groups == group) & ~dropped
-            if held.sum() >= wanted:
+            if sizes[group] <= left:
+                chosen.append(group)
+                left -= int(sizes[group])
+            if not left:
                 break
+        held = np.isin(groups, chosen) & ~dropped
     elif group_by not in ("none", "folder"):
         _pattern(group_by)
     return Split(np.flatnonzero(~held & ~dropped), np.flatnonzero(held), np.flatnonzero(dropped))
+
+
+def wanted_holdout(holdout: float, images: int) -> int:
+    """How many of `images` a hold-out of this share (below 1) or number should have."""
+    return round(holdout * images) if holdout < 1 else round(holdout)
 
 
 def grouped(pack: Pack, twins: Twins, group_by: str) -> Indices:
