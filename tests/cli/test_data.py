@@ -174,7 +174,9 @@ def test_without_a_terminal_nothing_is_removed_unless_agreed():
 
 @pytest.mark.parametrize(("args", "left"), [
     (["--older-than", "30d"], {"new", "week"}), (["--older-than", "1w"], {"new"}), (["--older-than", "12h"], {"new"}),
-    (["--kind", "downloads"], {"new", "week", "old"}), (["--kind", "packs"], set())])
+    (["--kind", "downloads"], {"new", "week", "old"}), (["--kind", "packs"], set()),
+    (["--name", "week"], {"new", "old"}), (["--name", "key-of-week"], {"new", "old"}),
+    (["--name", "week", "--older-than", "30d"], {"new", "week", "old"})])
 def test_only_what_was_asked_for_is_removed(args, left):
     folders = {name: pack(name, days) for name, days in (("new", 0.1), ("week", 8), ("old", 40))}
     assert run("cache", "clean", "--yes", *args).code == 0
@@ -187,6 +189,13 @@ def test_only_what_was_asked_for_is_removed(args, left):
 def test_an_option_that_cannot_be_names_itself_and_what_can(args, words):
     done = run("cache", "clean", "--yes", *args)
     assert done.code == 1 and all(word in done.err for word in words)
+
+
+def test_a_name_that_nothing_has_is_refused_with_the_known_ones():
+    folders = [pack("sprites"), pack("faces")]
+    done = run("cache", "clean", "--yes", "--name", "sprite")
+    assert done.code == 1 and "--name sprite" in done.err and "faces, sprites" in done.err
+    assert all(folder.is_dir() for folder in folders)
 
 
 def test_what_cannot_be_removed_is_said():

@@ -17,7 +17,8 @@ DAY = 24 * 3600
 def pack(folder: Path, source: str = "sprites", pixels: bytes = b"p" * 1000) -> Path:
     folder.mkdir(parents=True)
     (folder / "images.npy").write_bytes(pixels)
-    about = {"format": 1, "source": source, "shape": [20, 3, 8, 8], "fingerprint": "f" * 64}
+    about = {"format": 1, "source": source, "shape": [20, 3, 8, 8], "fingerprint": "f" * 64,
+             "checks": {"images.npy": "c" * 64}}
     (folder / "manifest.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
 
@@ -181,8 +182,21 @@ def test_a_local_copy_is_used_again_and_marked(packs, scratch):
     assert time.time() - copy.stat().st_mtime < 100
 
 
+def test_what_is_later_put_beside_a_pack_is_not_copied_and_makes_no_copy_old(packs, scratch):
+    folder = pack(packs / "0f")
+    copy = local_copy(folder)
+    (copy / "images.npy").write_bytes(b"q" * 1000)           # a second copying would bring the p back
+    (folder / "twins.npz").write_bytes(b"t" * 100)
+    assert local_copy(folder) == copy
+    assert (copy / "images.npy").read_bytes() == b"q" * 1000
+    shutil.rmtree(copy)
+    local_copy(folder)
+    assert {file.name for file in copy.iterdir()} == {"images.npy", "manifest.json"}
+
+
 @pytest.mark.parametrize("harm", [
-    lambda copy: (copy / "images.npy").write_bytes(b"p"), lambda copy: (copy / "manifest.json").unlink(),
+    lambda copy: (copy / "images.npy").write_bytes(b"p"), lambda copy: (copy / "images.npy").unlink(),
+    lambda copy: (copy / "manifest.json").unlink(),
     lambda copy: (copy / "manifest.json").write_text("{}"), shutil.rmtree])
 def test_a_torn_or_older_local_copy_is_made_again(packs, scratch, harm):
     folder = pack(packs / "0f")
@@ -200,6 +214,14 @@ def test_a_copy_that_breaks_off_leaves_nothing(packs, scratch, monkeypatch):
     folder = pack(packs / "0f")
     monkeypatch.setattr(cache.shutil, "copyfile", full)
     with pytest.raises(DataError, match=r"GANVAS_SCRATCH=.*node disk.*No space left"):
+        local_copy(folder)
+    assert list(scratch.iterdir()) == []
+
+
+def test_an_original_with_a_missing_part_is_named_and_not_half_copied(packs, scratch):
+    folder = pack(packs / "0f")
+    (folder / "images.npy").unlink()
+    with pytest.raises(DataError, match=r"GANVAS_SCRATCH=.*0f cannot be copied there \(.*0f.images\.npy\)"):
         local_copy(folder)
     assert list(scratch.iterdir()) == []
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ganvas.data import packing
 from ganvas.data.decode import Layout, open_image, to_pixels
-from ganvas.data.pack import build_pack, plan_pack
+from ganvas.data.pack import Pack, build_pack, plan_pack
 from ganvas.data.source_arrays import ArraySource
 from ganvas.data.sources import open_source
 from ganvas.errors import DataError
@@ -108,6 +108,35 @@ def test_a_full_disk_is_told_before_anything_is_written(source, tmp_path, monkey
     with pytest.raises(DataError, match="GANVAS_CACHE"):
         plan_pack(source, LAYOUT, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_disk_is_told_of_a_torn_pack_too_whose_own_room_counts_as_free(source, tmp_path, monkeypatch):
+    images = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache").path / "images.npy"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 100))
+    assert plan_pack(source, LAYOUT, tmp_path / "cache").cached                     # a whole one needs no room
+    images.write_bytes(images.read_bytes()[:100])
+    with pytest.raises(DataError, match="GANVAS_CACHE"):
+        build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 12_000))
+    plan = plan_pack(source, LAYOUT, tmp_path / "cache")
+    assert plan.bytes_needed > 12_000 and not plan.cached
+
+
+def test_a_plan_is_not_found_out_twice(source, tmp_path, monkeypatch):
+    build_pack(source, LAYOUT, cache_dir=tmp_path / "cache").close()
+    hashed, is_intact = [], Pack.is_intact
+    monkeypatch.setattr(Pack, "is_intact", lambda pack, pixels=True: hashed.append(pixels) or is_intact(pack, pixels))
+    plan = plan_pack(source, LAYOUT, tmp_path / "cache")
+    assert build_pack(source, LAYOUT, plan=plan).path == plan.path
+    assert hashed == [True]
+
+
+def test_a_pack_that_is_removed_after_it_was_planned_is_made_again(source, tmp_path):
+    build_pack(source, LAYOUT, cache_dir=tmp_path / "cache").close()
+    plan = plan_pack(source, LAYOUT, tmp_path / "cache")
+    shutil.rmtree(plan.path)
+    pack = build_pack(source, LAYOUT, plan=plan)
+    assert (len(pack), pack.from_cache, pack.replaced) == (10, False, "")
 
 
 def test_an_interrupted_build_leaves_nothing_and_two_builders_end_well(source, tmp_path):

@@ -4,14 +4,15 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ganvas.config import DataConfig
+from ganvas.data import cache, packing
 from ganvas.data import pack as pack_module
-from ganvas.data import packing
 from ganvas.data.layout import Layout
 from ganvas.data.pack import build_pack
 from ganvas.data.sources import open_source
@@ -96,10 +97,11 @@ def test_preparing_the_images_says_that_a_damaged_pack_was_made_again(source, tm
     first = prepare(source, data).pack
     first.close()
     flip(first.path / "images.npy", -5)
-    told = []
-    again = prepare(source, data, told.append).pack
+    told, progress = [], []
+    again = prepare(source, data, told.append, lambda done, total: progress.append((done, total))).pack
     assert any("was damaged (its content has changed on the disk) and has been made again" in line for line in told), told
     assert str(again.path) in "".join(told)
+    assert told[0].startswith("decoding 11 images") and progress[-1] == (11, 11)     # as the first time
 
 
 def test_a_pack_too_large_to_be_hashed_finds_a_flipped_pixel_when_it_is_read(source, tmp_path, monkeypatch):
@@ -117,6 +119,100 @@ def test_a_pack_too_large_to_be_hashed_finds_a_flipped_pixel_when_it_is_read(sou
     again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
     assert not again.from_cache
     assert np.array_equal(again.read(range(11)), pixels)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ("images.npy", "twins.npz")])
+def test_of_a_pack_too_large_to_be_hashed_all_but_the_pixels_is_checked_when_it_is_opened(source, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pack_module, "_CHECKED_BYTES", 1)
+    first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    labels, names = first.labels.tolist(), list(first.names)
+    first.close()
+    flip(first.path / name, -2 if name.endswith(("json", "jsonl")) else -8)
+    again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    assert again.replaced and not again.from_cache
+    assert (again.labels.tolist(), list(again.names)) == (labels, names)
+
+
+# ---------------------------------------------------------------- copies on a node's own disk
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANVAS_SCRATCH", str(tmp_path / "node disk"))
+    return tmp_path / "node disk" / "ganvas"
+
+
+def test_a_second_run_reads_the_same_copy(source, tmp_path, scratch):
+    first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    pairs = load_twins(first).pairs.tolist()               # kept in the cache, after the copy was made
+    assert first.path.parent == scratch and (first.home / "twins.npz").is_file()
+    inode = (first.path / "images.npy").stat().st_ino
+    again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    assert (again.from_cache, again.replaced, again.path, again.home) == (True, "", first.path, first.home)
+    assert (again.path / "images.npy").stat().st_ino == inode
+    assert load_twins(again).pairs.tolist() == pairs
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "twins.npz"])
+def test_a_flipped_bit_in_a_copy_is_noticed_said_and_copied_again(source, tmp_path, scratch, name):
+    first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    pixels = first.read(range(11))
+    first.close()
+    flip(first.path / name, -2 if name.endswith(("json", "jsonl")) else -8)
+    again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    assert again.from_cache                                # nothing is decoded for that
+    assert (again.path, again.home) == (first.path, first.home)
+    if name != "manifest.json":                            # a copy with another manifest is one of an older pack
+        assert again.replaced == "its copy in GANVAS_SCRATCH: its content has changed on the disk"
+    assert np.array_equal(again.read(range(11)), pixels) and again.is_intact()
+    assert [path.name for path in scratch.iterdir()] == [first.path.name]
+    again.close()
+    assert build_pack(source, LAYOUT, cache_dir=tmp_path / "cache").replaced == ""
+
+
+def test_a_disk_on_which_no_copy_stays_whole_is_named(source, tmp_path, scratch, monkeypatch):
+    copyfile = cache.shutil.copyfile
+
+    def flipped(original, copy):
+        copyfile(original, copy)
+        if copy.name == "images.npy":
+            flip(copy, -1)
+
+    monkeypatch.setattr(cache.shutil, "copyfile", flipped)
+    with pytest.raises(DataError, match=r"GANVAS_SCRATCH=.*node disk: copies of .* do not stay whole there .*or unset it"):
+        build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+
+
+def test_processes_that_all_find_a_torn_copy_end_well(source, tmp_path, scratch):
+    first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    pixels = first.read(range(11))
+    first.close()
+    for _ in range(5):
+        flip(first.path / "images.npy", -1)
+        with ThreadPoolExecutor(4) as threads:
+            builds = [threads.submit(build_pack, source, LAYOUT, cache_dir=tmp_path / "cache") for _ in range(4)]
+        for build in builds:
+            assert np.array_equal(build.result().read(range(11)), pixels)
+            build.result().close()
+
+
+@pytest.mark.parametrize("also_the_original", [False, True])
+def test_a_pixel_of_a_large_copy_that_is_damaged_in_the_original_too_is_made_anew(
+        source, tmp_path, scratch, monkeypatch, also_the_original):
+    monkeypatch.setattr(pack_module, "_CHECKED_BYTES", 1)
+    first = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    pixels = first.read(range(11))
+    first.close()
+    for folder in (first.path, first.home)[:1 + also_the_original]:
+        flip(folder / "images.npy", -1)
+    with pytest.raises(DataError, match=r"images/dog/copy\.png is damaged in this pack.*the same command makes it anew"):
+        build_pack(source, LAYOUT, cache_dir=tmp_path / "cache").read([10])
+    again = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache")
+    assert np.array_equal(again.read(range(11)), pixels)
+    assert again.from_cache != also_the_original
+
+
+# ---------------------------------------------------------------- decoding
 
 
 def test_large_images_are_decoded_one_at_a_time_however_small_their_files_are(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ app.add_typer(cache_app, name="cache")
 
 KIND = typer.Option("--kind", help="packs, downloads or scratch; all three if left out")
 OLDER_THAN = typer.Option("--older-than", help="only what was not used for so long: 12h, 30d, 8w")
+NAME = typer.Option("--name", help="only what has this name in `ganvas data cache list`, or lies in a folder of this name")
 
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 
@@ -168,10 +169,11 @@ def list_cache(as_json: Annotated[bool, typer.Option("--json", help="for another
 def clean(
     kind: Annotated[str | None, KIND] = None,
     older_than: Annotated[str | None, OLDER_THAN] = None,
+    name: Annotated[str | None, NAME] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Remove what is in the cache, after asking. Runs and your own images are never touched."""
-    from ganvas.data.cache import KINDS, megabytes, select
+    from ganvas.data.cache import KINDS, entries, megabytes, select
     from ganvas.data.cache import clean as clean_cache
     from ganvas.errors import ConfigError
 
@@ -179,7 +181,9 @@ def clean(
     if kind is not None and chosen is None:
         raise ConfigError(f"--kind {kind}: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
     days = None if older_than is None else _days(older_than)
-    found = select(chosen, days)
+    if name is not None and not select(name=name) and (known := sorted({entry.name for entry in entries()})):
+        raise ConfigError(f"--name {name}: nothing in the cache has this name; there is {', '.join(known)}.")
+    found = select(chosen, days, name)
     if not found:
         print("nothing to remove")
         return
@@ -190,7 +194,7 @@ def clean(
         if not typer.confirm(f"Remove {_count(len(found))}, {megabytes(sum(entry.bytes for entry in found))}?"):
             print("nothing was removed")
             return
-    done = clean_cache(chosen, days)
+    done = clean_cache(chosen, days, name)
     for entry, reason in done.kept:
         print(f"kept {entry.path}: {reason}")
     print(f"removed {_count(len(done.removed))}: {megabytes(done.freed)} freed")

@@ -147,7 +147,8 @@ def local_copy(path: Path) -> Path:
                 shutil.copyfile(path / name, partial / name)
             return _publish(partial, path, target)
     except OSError as error:
-        raise DataError(f"{where}: {path} cannot be copied there ({error.strerror or error}). {remedy}") from error
+        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        raise DataError(f"{where}: {path} cannot be copied there ({reason}). {remedy}") from error
 
 
 @contextlib.contextmanager

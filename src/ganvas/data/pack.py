@@ -49,9 +49,7 @@ from ganvas.files import sync_folder
 
 _CHECKED_BYTES = 2**30                 # pixels up to this size are hashed when a pack is opened: about a second
 _COPIES = 5                            # torn ones of a pack on a node's disk that are made again before it is given up
-
-
-_TORN = (OSError, ValueError, KeyError, TypeError, EOFError)         # what opening a torn pack raises
+_TORN = (OSError, ValueError, KeyError, TypeError, EOFError)     # what opening a torn pack raises
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class PackNames(Sequence[str]):
     def __init__(self, path: Path, count: int):
         """Raises ValueError where the file does not hold `count` names."""
         with path.open("rb") as file:
-            self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        ends = [np.flatnonzero(np.frombuffer(self._text[i:i + 2**24], np.uint8) == 10) + i + 1
-                for i in range(0, len(self._text), 2**24)]
+            self.text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)     # each name as JSON, on a line of its own
+        ends = [np.flatnonzero(np.frombuffer(self.text[i:i + 2**24], np.uint8) == 10) + i + 1
+                for i in range(0, len(self.text), 2**24)]
         self._starts = np.concatenate([[0], *ends])
         if len(self) != count:
             raise ValueError(f"{path.name} holds {len(self)} names, not {count}")
@@ -90,15 +88,10 @@ class PackNames(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return str(json.loads(self._text[int(self._starts[index]):int(self._starts[index + 1])]))
-
-    @property
-    def text(self) -> mmap.mmap:
-        """The file: each name as JSON, on a line of its own."""
-        return self._text
+        return str(json.loads(self.text[int(self._starts[index]):int(self._starts[index + 1])]))
 
     def close(self) -> None:
-        self._text.close()
+        self.text.close()
 
 
 class Pack:
@@ -168,8 +161,9 @@ class Pack:
         if self._images is None:
             raise ValueError(f"{self.path}: this pack is closed")
         # What is mapped, not the files of these names: another process may have put a whole pack in the place of this one.
-        parts = {IMAGES: self._images, FACTS: self.facts, THUMBS: self.thumbs, SUMS: self._sums, NAMES: self.names.text,
-                 LABELS: None if self.labels is None else self.labels.astype("<i8")}
+        parts: dict[str, Any] = {
+            IMAGES: self._images, FACTS: self.facts, THUMBS: self.thumbs, SUMS: self._sums, NAMES: self.names.text,
+            LABELS: None if self.labels is None else self.labels.astype("<i8")}
         return all(hashlib.sha256(parts[name]).hexdigest() == check
                    for name, check in self._checks.items() if pixels or name != IMAGES)
 
@@ -177,10 +171,11 @@ class Pack:
         """What to raise where image `index` is damaged; neither this pack nor the damaged one it is a copy of is used again."""
         text = f"{self.path}: {self.names[index]} is damaged in this pack. "
         damaged = [self.path]
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            original = _mapped(self.home / IMAGES, np.dtype(np.uint8), self._shape)[index]
-            if self.home != self.path and zlib.crc32(original.data) != self._sums[index]:
-                damaged.append(self.home)
+        if self.home != self.path:
+            with contextlib.suppress(*_TORN):              # of a torn one that is noticed when it is opened
+                original = _mapped(self.home / IMAGES, np.dtype(np.uint8), self._shape)
+                if zlib.crc32(original[index].data) != self._sums[index]:
+                    damaged.append(self.home)
         for folder in damaged:
             try:
                 (folder / MANIFEST).unlink(missing_ok=True)
@@ -244,13 +239,14 @@ def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None,
     Raises DataError: unreadable images (the first ten, with reasons), none readable, no room, cache not writable.
     """
     plan = plan_pack(source, layout, cache_dir) if plan is None else plan
-    path = plan.path
+    path, found = plan.path, None
     if plan.cached:
-        with contextlib.suppress(*_TORN):                  # somebody removes it in this moment: it is made as if never there
-            pack = Pack(path, from_cache=True)
-            refuse_bad(source, pack.skipped, skip_bad)
+        with contextlib.suppress(*_TORN):                  # of one that is removed in this moment: it is made anew
+            found = Pack(path, from_cache=True)
+        if found is not None:
+            refuse_bad(source, found.skipped, skip_bad)
             mark_used(path)
-            return _nearby(pack)
+            return _nearby(found)
 
     try:
         if plan.damage:
@@ -276,20 +272,22 @@ def _nearby(pack: Pack) -> Pack:
 
     Raises DataError, naming $GANVAS_SCRATCH, where no copy can be made there or none stays whole.
     """
-    if local_copy(pack.path) == pack.path:
+    copy = local_copy(pack.path)
+    if copy == pack.path:
         return pack
     pack.close()
     replaced, damage = pack.replaced, ""
     for _ in range(_COPIES):
-        copy = local_copy(pack.path)
         opened = _folder_number(copy)
         nearby, damage = _open_cached(copy)
         if nearby is not None:
             nearby.home, nearby.from_cache, nearby.replaced = pack.path, pack.from_cache, replaced
             return nearby
-        if _folder_number(copy) == opened:                 # else another process has found it out and made another one
-            (copy / MANIFEST).unlink(missing_ok=True)      # of what `local_copy` does not take for whole it makes another one
-        replaced = pack.replaced or f"the copy on this machine's own disk: {damage}"
+        if _folder_number(copy) == opened:                 # else another process has noticed it too, and put a new one there
+            with contextlib.suppress(OSError):
+                (copy / MANIFEST).unlink()                 # `local_copy` takes none without it for whole
+        replaced = pack.replaced or f"its copy in GANVAS_SCRATCH: {damage}"
+        copy = local_copy(pack.path)
     raise DataError(f"GANVAS_SCRATCH={os.environ['GANVAS_SCRATCH']}: copies of {pack.path} do not stay whole there ({damage}). "
                     f"Set GANVAS_SCRATCH to a folder on another disk, or unset it: {pack.path} is then read where it lies.")
 
@@ -315,7 +313,7 @@ def _open_cached(path: Path) -> tuple[Pack | None, str]:
     try:
         pack = Pack(path, from_cache=True)
     except FileNotFoundError as error:
-        return None, f"{Path(error.filename).name} is missing"
+        return None, f"{Path(error.filename or path).name} is missing"
     except _TORN as error:
         return None, str(error)
     if pack.is_intact(pixels=pack.bytes <= _CHECKED_BYTES):
