@@ -58,10 +58,10 @@ def prepare(
     if not plan.cached:
         megabytes = max(0.1, plan.bytes_needed / 1e6)
         tell(f"decoding {len(source):,} images, once: {megabytes:,.1f} MB are kept in {plan.path.parent}")
-    pack = build_pack(source, layout, skip_bad=data.skip_bad, progress=decoding)
+    pack = build_pack(source, layout, plan=plan, skip_bad=data.skip_bad, progress=decoding)
     try:
         if pack.replaced:
-            tell(f"{pack.path}: the pack of these images was damaged ({pack.replaced}) and has been made again")
+            tell(f"{pack.home}: the pack of these images was damaged ({pack.replaced}) and has been made again")
         twins = load_twins(pack, comparing)
         kept = _kept_split(table, pack)
         split = kept or split_images(pack, twins, data.holdout, data.group_by, data.drop_duplicates)

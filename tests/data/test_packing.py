@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ganvas.config import DataConfig
-from ganvas.data import cache, packing
+from ganvas.data import cache, chunks, opening
 from ganvas.data import pack as pack_module
 from ganvas.data.layout import Layout
 from ganvas.data.pack import build_pack
@@ -222,8 +222,8 @@ def test_large_images_are_decoded_one_at_a_time_however_small_their_files_are(tm
         Image.new("1", (200 if number % 2 else 20, 100)).save(file, "PNG")
         assert len(file.getvalue()) < 200
         (tmp_path / "images" / f"{number}.png").write_bytes(file.getvalue())
-    monkeypatch.setattr(packing, "_LARGE_PIXELS", 10_000)
-    lock, at_once, most, decoded = threading.Lock(), {True: 0, False: 0}, {True: 0, False: 0}, packing._noted
+    monkeypatch.setattr(opening, "LARGE_PIXELS", 10_000)
+    lock, at_once, most, decoded = threading.Lock(), {True: 0, False: 0}, {True: 0, False: 0}, chunks._noted
 
     def watched(opened, layout):
         large = opened.image.width == 200
@@ -235,13 +235,13 @@ def test_large_images_are_decoded_one_at_a_time_however_small_their_files_are(tm
             at_once[large] -= 1
         return decoded(opened, layout)
 
-    monkeypatch.setattr(packing, "_noted", watched)
+    monkeypatch.setattr(chunks, "_noted", watched)
     build_pack(open_source(tmp_path / "images"), LAYOUT, cache_dir=tmp_path / "cache", workers=4)
     assert most[True] == 1
 
 
 def test_an_image_that_needs_more_memory_than_there_is_is_unreadable(source, tmp_path, monkeypatch):
-    noted = packing._noted
+    noted = chunks._noted
 
     def hungry(opened, layout):
         if opened.image.getpixel((0, 0)) == first:
@@ -249,7 +249,7 @@ def test_an_image_that_needs_more_memory_than_there_is_is_unreadable(source, tmp
         return noted(opened, layout)
 
     first = Image.open(io.BytesIO(source.load(0))).getpixel((0, 0))
-    monkeypatch.setattr(packing, "_noted", hungry)
+    monkeypatch.setattr(chunks, "_noted", hungry)
     pack = build_pack(source, LAYOUT, cache_dir=tmp_path / "cache", skip_bad=True)
     assert pack.skipped == [("images/cat/000.png", "there is not enough memory to decode it"),
                             ("images/dog/copy.png", "there is not enough memory to decode it")]

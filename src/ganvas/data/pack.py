@@ -27,18 +27,14 @@ from ganvas.data.cache import (
     remove_folder,
     remove_stale,
 )
+from ganvas.data.chunks import FACTS, IMAGES, NAMES, SUMS, THUMBS
 from ganvas.data.facts import FACT, THUMB_PX, Facts, Thumbs
 from ganvas.data.layout import Layout
 from ganvas.data.packing import (
-    FACTS,
     FORMAT_VERSION,
     HEADER_BYTES,
-    IMAGES,
     LABELS,
     MANIFEST,
-    NAMES,
-    SUMS,
-    THUMBS,
     read_manifest,
     refuse_bad,
     write_pack,

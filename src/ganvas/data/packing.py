@@ -1,62 +1,34 @@
-"""Writes the files of a pack: decodes a source with threads, in order, and notes the facts of each image on the way."""
+"""Writes the files of a pack: has a source decoded, several chunks at once, and puts them down in order."""
 
 import contextlib
 import hashlib
 import json
 import os
-import sys
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ganvas.data.decode import to_pixels
-from ganvas.data.facts import FACT, MEASURED_PIXELS, THUMB_PX, measure
+from ganvas.data.chunks import FACTS, IMAGES, NAMES, PARTS, SUMS, THUMBS, Chunk, Item
+from ganvas.data.decoder import Decoders
+from ganvas.data.facts import FACT, THUMB_PX
 from ganvas.data.layout import Layout
-from ganvas.data.modes import image_of_array
-from ganvas.data.opening import Frames, Opened
-from ganvas.data.pixel_art import at_native_size, colours_of, upscale_factor
-from ganvas.data.source_base import Pixels, Source, UnreadableError
+from ganvas.data.source_base import Source, UnreadableError, listed
 from ganvas.errors import DataError
 from ganvas.files import write_whole
 
 FORMAT_VERSION = 4
 
-IMAGES, LABELS, FACTS, THUMBS, SUMS, NAMES = "images.npy", "labels.npy", "facts.npy", "thumbs.npy", "sums.npy", "names.jsonl"
-MANIFEST = "manifest.json"
+LABELS, MANIFEST = "labels.npy", "manifest.json"
 HEADER_BYTES = 512                     # of each .npy here
 
-_CHUNK_BYTES = 4 * 2**20               # decoded pixels in one task of the thread pool
-_LARGE_PIXELS = 8_000_000              # images beyond are decoded one at a time: a few of the largest would fill the memory
-_ONE_LARGE = threading.Lock()
-# Decoding small ones is a hundred short steps in which threads take Python's lock from each other: two threads together decode
-# 1,190 characters of 64x64 a second, 1,710 faces of 96x96, where one alone decodes 1,760 and 2,470 (2 cores, Python 3.11).
-_SMALL_PIXELS = 128 * 128
-_ONE_SMALL = threading.Lock()
-_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class Prepared(NamedTuple):
-    """One image as a pack stores it."""
-
-    pixels: Pixels                     # (C, H, W)
-    fact: tuple[Any, ...]              # a row of FACT
-    thumb: Pixels                      # (16, 16, 4)
-
-
-class Chunk(NamedTuple):
-    """Consecutive images as a pack stores them, put together by the thread that decoded them: there is one that writes."""
-
-    end: int                           # the index behind the last
-    kept: list[int]
-    skipped: list[tuple[str, str]]     # (name, reason)
-    parts: dict[str, bytes | memoryview]     # of those kept: what is added to each file
+_CHUNK_BYTES = 4 * 2**20               # decoded pixels in one task
+_WORTH_PROCESSES = 1000                # images from which on processes of their own, half a second to start, are faster
 
 
 def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, workers: int,
@@ -65,7 +37,7 @@ def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, wor
 
     Not through memory maps: on a full disk those kill the process, where writing raises OSError.
     """
-    n, digests = len(source), {name: hashlib.sha256() for name in (IMAGES, FACTS, THUMBS, SUMS, NAMES)}
+    n, digests = len(source), {name: hashlib.sha256() for name in PARTS}
     kept, skipped = np.zeros(n, bool), list[tuple[str, str]]()
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("wb")) for name in digests}
@@ -74,19 +46,20 @@ def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, wor
                 file.write(bytes(HEADER_BYTES))
         done = 0
         for chunk in stack.enter_context(contextlib.closing(_chunks(source, layout, workers))):
+            end = done + len(chunk.kept)
             skipped += chunk.skipped
-            kept[chunk.kept] = True
+            kept[done:end] = chunk.kept
             if skip_bad or not skipped:                    # else there will be no pack: only look for more bad ones
                 for name, part in chunk.parts.items():
                     files[name].write(part)
                     digests[name].update(part)
-            if progress is not None and (chunk.end // 16 > done // 16 or chunk.end == n):
-                progress(chunk.end, n)
-            done = chunk.end
+            if progress is not None and (end // 16 > done // 16 or end == n):
+                progress(end, n)
+            done = end
         refuse_bad(source, skipped, skip_bad)
         count = int(kept.sum())
         if not count:
-            raise DataError(f"{source.where}: none of its {n:,} images can be read.{_listed(skipped)}")
+            raise DataError(f"{source.where}: none of its {n:,} images can be read.{listed(skipped, len(skipped))}")
         for name, dtype, shape in ((IMAGES, "|u1", layout.shape), (FACTS, FACT.descr, ()), (SUMS, "<u4", ()),
                                    (THUMBS, "|u1", (THUMB_PX, THUMB_PX, 4))):
             files[name].seek(0)
@@ -128,9 +101,11 @@ def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
     """All items as they are stored, in order; never more than a few chunks ahead of the reader."""
     size = max(1, min(64, _CHUNK_BYTES // int(np.prod(layout.shape)), len(source) // (4 * workers)))
     stop = threading.Event()
+    decoders = Decoders(layout, workers if len(source) >= _WORTH_PROCESSES else 0)
 
     def work(start: int) -> Chunk:
-        return _decoded(source, range(start, min(start + size, len(source))), layout, stop)
+        items = [_loaded(source, i) for i in range(start, min(start + size, len(source))) if not stop.is_set()]
+        return decoders.decode(items)
 
     ahead: deque[Future[Chunk]] = deque()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -141,77 +116,29 @@ def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:                                               # after Ctrl-C the pool waits only for the images in hand
+    finally:                                               # after Ctrl-C the pool waits only for the chunks in hand
         stop.set()
         threads.shutdown(cancel_futures=True)
+        decoders.close()
 
 
-def _decoded(source: Source, indices: range, layout: Layout, stop: threading.Event) -> Chunk:
-    images = np.empty((len(indices), *layout.shape), np.uint8)
-    kept, skipped = list[int](), list[tuple[str, str]]()
-    facts, thumbs = list[tuple[Any, ...]](), list[bytes]()
-    for index in indices:
-        if stop.is_set():
-            break
-        result = _prepare(source, index, layout)
-        if isinstance(result, UnreadableError):
-            skipped.append((result.item, result.reason))
-            continue
-        images[len(kept)] = result.pixels
-        facts.append(result.fact)
-        thumbs.append(result.thumb.tobytes())
-        kept.append(index)
-    images = images[:len(kept)]
-    return Chunk(indices.stop, kept, skipped, {
-        IMAGES: images.data, FACTS: np.array(facts, FACT).tobytes(), THUMBS: b"".join(thumbs),
-        SUMS: np.array([zlib.crc32(image.data) for image in images], "<u4").tobytes(),
-        NAMES: b"".join(json.dumps(source.item_name(index)).encode() + b"\n" for index in kept)})
-
-
-def _prepare(source: Source, index: int, layout: Layout) -> Prepared | UnreadableError:
+def _loaded(source: Source, index: int) -> Item:
+    name = source.item_name(index)
     try:
-        item = source.load(index)
-        if not isinstance(item, bytes):
-            return _noted(Opened(image_of_array(item), "", "", 1, False), layout)
-        frames = Frames(item, source.item_name(index))             # has read the header only
-        with _turn(frames.pixels):
-            return _noted(frames.opened(), layout)
+        content = source.load(index)
+        return Item(name, content, ("", "", 1) if isinstance(content, bytes) else source.stored(index))
     except UnreadableError as error:
-        return error
-    except DataError as error:
-        return UnreadableError(source.item_name(index), str(error))
+        return Item(name, error)
     except MemoryError:
-        return UnreadableError(source.item_name(index), "there is not enough memory to decode it")
-
-
-def _turn(pixels: int) -> contextlib.AbstractContextManager[object]:
-    """What a thread holds while it decodes an image of so many pixels."""
-    if pixels > _LARGE_PIXELS:
-        return _ONE_LARGE
-    return _ONE_SMALL if pixels <= _SMALL_PIXELS and _HAS_GIL else contextlib.nullcontext()
-
-
-def _noted(opened: Opened, layout: Layout) -> Prepared:
-    image = opened.image
-    colours = colours_of(image) if image.width * image.height <= MEASURED_PIXELS else None
-    factor = upscale_factor(image, colours)
-    native = at_native_size(image, factor)
-    seen = measure(native, colours if factor == 1 else None)     # so that a picture and the same one enlarged are twins
-    fact = (image.width, image.height, opened.format, opened.mode, opened.frames, opened.turned, seen.grey, seen.transparent,
-            seen.clear_area, factor, seen.content, seen.structure, seen.structure_mirrored)
-    return Prepared(to_pixels(native if layout.native else image, layout), fact, seen.thumb)
+        return Item(name, UnreadableError(name, "there is not enough memory to read it"))
 
 
 def refuse_bad(source: Source, skipped: list[tuple[str, str]], skip_bad: bool) -> None:
     """Raises DataError where images cannot be read and the user has not said to leave them out."""
     if skipped and not skip_bad:
-        raise DataError(f"{source.where}: {len(skipped):,} of {len(source):,} images cannot be read.{_listed(skipped)}\n"
+        which = listed(skipped, len(skipped))
+        raise DataError(f"{source.where}: {len(skipped):,} of {len(source):,} images cannot be read.{which}\n"
                         "Mend or remove them, or pass --skip-bad to leave them out.")
-
-
-def _listed(skipped: list[tuple[str, str]]) -> str:
-    lines = [f"\n  {name}: {reason}" for name, reason in skipped[:10]]
-    return "".join(lines) + (f"\n  ... and {len(skipped) - 10:,} more" if len(skipped) > 10 else "")
 
 
 def _npy_header(dtype: Any, shape: tuple[int, ...]) -> bytes:
