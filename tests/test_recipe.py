@@ -15,7 +15,7 @@ from ganvas.recipe import check_device, complete, config_values, options_from, s
 def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0, **more):
     divisor = math.gcd(*common)
     return Look(**{
-        "looked": 100, "unreadable": 0, "common_size": common, "min_size": smallest or common, "max_size": largest or common,
+        "looked": 100, "common_size": common, "min_size": smallest or common, "max_size": largest or common,
         "grey_share": grey, "transparent_share": transparent, "transparent_area": transparent / 2,
         "aspect": (common[0] // divisor, common[1] // divisor), "aspect_share": 0.9 if smallest is None else 0.3} | more)
 

@@ -32,7 +32,7 @@ def inspect(
     """
     watch = watch or Watcher()
     forced = {"execution.device": "cpu", "data.skip_bad": True}
-    request = resolve(images, preset, config, settings, short, forced, tell=watch.tell)
+    request = resolve(images, preset, config, settings, short, forced, tell=watch.tell, opening=watch.opening)
     why = {option: reason for option, reason in request.why.items() if option.startswith("data.")}
     for reason in why.values():
         watch.tell(f"  {reason}")

@@ -89,7 +89,13 @@ class Job:
             self.folder = RunFolder(Path(out) if out is not None else Path("runs") / source.name)
             return self._settled()
 
-        self.source, self.config, self.why, _ = resolve(source, preset, config, settings, short, forced, settled, self.watch.tell)
+        def opening(done: int, total: int) -> None:
+            if self.should_stop():                             # there is nothing to keep yet
+                raise KeyboardInterrupt
+            self.watch.opening(done, total)
+
+        self.source, self.config, self.why, _ = resolve(
+            source, preset, config, settings, short, forced, settled, self.watch.tell, opening)
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":
             raise ConfigError("loss: D's function pairs reals with fakes, so plan.d_step 'real_then_fake', which shows them to D "

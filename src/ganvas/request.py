@@ -30,19 +30,21 @@ def resolve(
     images: Images | None, preset: str | None = None, config: str | Path | None = None, settings: Mapping[str, Any] | None = None,
     short: Mapping[str, Any] | None = None, forced: Mapping[str, Any] | None = None,
     settled: Callable[[Source], Mapping[str, Any]] = lambda source: {}, tell: Callable[[str], None] = lambda text: None,
+    opening: Callable[[int, int], None] | None = None,
 ) -> Request:
     """Opens `images` (None = what `config` says, or the built-in digits) and completes the options; tells the source's notes.
 
     short: options by short name, settings: by dotted name, forced: those that the call itself implies.
-    settled: gives the options of a run that goes on with this source. Raises ConfigError or DataError.
+    settled: gives the options of a run that goes on with this source. opening: hears (done, total) where opening takes long,
+    and may raise to stop. Raises ConfigError or DataError.
     """
     base = config_values(str(config)) if config is not None else {}
     given = options_from(short or {}, settings or {})
     if "data.source" in given:
         raise ConfigError(f"data.source {given['data.source']}: name the images as SOURCE, the first argument.")
     where = base.get("data.source", "digits") if images is None else images
-    opening = make_config({name: value for name, value in {**base, **given}.items() if name in _OPENING}).data
-    source = open_source(where, opening.labels, opening.tile, opening.frames)
+    found_by = make_config({name: value for name, value in {**base, **given}.items() if name in _OPENING}).data
+    source = open_source(where, found_by.labels, found_by.tile, found_by.frames, opening)
     for note in source.notes:
         tell(note)
     recipe = complete(source.where, look(source), preset, base, given | dict(forced or {}), images=len(source),

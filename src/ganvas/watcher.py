@@ -11,6 +11,9 @@ class Watcher:
         """A line for the user."""
         print(text)
 
+    def opening(self, done: int, total: int) -> None:
+        """So many sprite sheets, or images of a dataset, are looked through."""
+
     def packing(self, done: int, total: int) -> None:
         """So many images of the source are decoded."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ganvas.data.looks import Look, look, mirror_preference, thumbnail_of
 from ganvas.data.opening import open_image
 from ganvas.data.source_base import Source
+from ganvas.data.sources import open_source
 from ganvas.errors import DataError
 
 DATA = Path(os.environ.get("GANVAS_TEST_DATA", "../shared/data"))
@@ -45,7 +46,7 @@ class Pictures(Source):
 def test_sizes_greyness_transparency_and_failures_are_told():
     seen = look(Pictures(Image.new("RGB", (8, 4), (9, 9, 9)), Image.new("L", (8, 4)), Image.new("RGB", (2, 16), (9, 8, 9)),
                          Image.new("RGBA", (8, 4), (9, 8, 7, 0)), b"text"))                     # of the last no colour shows
-    assert (seen.looked, seen.unreadable, seen.common_size) == (4, 1, (8, 4))
+    assert (seen.looked, seen.common_size) == (4, (8, 4))
     assert (seen.min_size, seen.max_size) == ((2, 4), (8, 16))
     assert (seen.grey_share, seen.transparent_share, seen.transparent_area) == (0.75, 0.25, 0.25)
     assert (seen.aspect, seen.aspect_share) == ((2, 1), 0.75)
@@ -54,7 +55,7 @@ def test_sizes_greyness_transparency_and_failures_are_told():
 
 
 def test_what_was_not_looked_at_has_a_harmless_value():
-    made = Look(looked=1, unreadable=0, common_size=(8, 8), min_size=(8, 8), max_size=(8, 8), grey_share=0, transparent_share=0)
+    made = Look(looked=1, common_size=(8, 8), min_size=(8, 8), max_size=(8, 8), grey_share=0, transparent_share=0)
     assert (made.upscaled_share, made.faces_both_ways) == (0, 1)
 
 
@@ -68,9 +69,33 @@ def test_it_spreads_over_the_whole_source_and_opens_no_more_than_it_was_asked():
     assert look(source).looked == 256
 
 
-def test_a_source_of_which_nothing_is_readable_is_refused_with_the_first_reason():
-    with pytest.raises(DataError, match=r"pictures: none of 2 images tried can be read\. The first: 0\.png: .*not an image"):
+def test_a_folder_of_which_nothing_is_readable_is_refused_with_ten_reasons(tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number:03}.png").write_bytes(b"text" if number else b"")
+    with pytest.raises(DataError) as caught:
+        look(open_source(tmp_path))
+    first, *lines, last, remedy = str(caught.value).splitlines()
+    assert first == f"{tmp_path}: none of 300 images can be read."
+    assert len(lines) == 10
+    assert lines[0] == f"  {tmp_path.name}/000.png: the file is empty"
+    assert lines[1] == f"  {tmp_path.name}/001.png: its content is not an image of a known format"
+    assert last == "  ... and 290 more"
+    assert remedy == "Mend them, or pass other images."
+    with pytest.raises(DataError, match=r"pictures: none of 2 images can be read\.\n  0\.png: .*\n  1\.png: .*\nMend"):
         look(Pictures(b"text", b"text"))
+
+
+def test_where_the_first_images_are_unreadable_it_looks_on_until_some_are():
+    good = Image.new("RGB", (8, 4))
+    chosen = set(np.linspace(0, 304, 256).round().astype(int).tolist())    # what it tries first
+    others = sorted(set(range(305)) - chosen)[:5]
+    source = Pictures(*(good if number in others else b"text" for number in range(305)))
+    seen = look(source)
+    assert (seen.looked, seen.common_size) == (5, (8, 4))
+    assert sorted(source.opened) == list(range(305))                       # each once
+    source = Pictures(*(good if number % 2 else b"text" for number in range(10_000)))
+    look(source, count=2)                                                  # both ends, of which one is good
+    assert source.opened == [0, 9999]
 
 
 def test_enlarged_art_is_told_with_its_own_size():

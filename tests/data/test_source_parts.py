@@ -1,7 +1,11 @@
 """Tiles of sheets and frames of animations are images of their own."""
 
 import io
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,16 +240,137 @@ def test_a_long_animation_costs_each_thread_one_way_through_it(monkeypatch):
     assert source.loads <= 6
 
 
-def test_open_pictures_are_bounded(monkeypatch):
-    monkeypatch.setattr("ganvas.data.source_parts._MOST_READERS", 3)
+def test_open_animations_are_bounded(monkeypatch):
+    monkeypatch.setattr("ganvas.data.source_pictures._MOST_KEPT", 3)
     source = Pictures({f"{number}.gif": film(count=2) for number in range(10)})
     frames = parts_of(source, None, "all")
     for index in range(len(frames)):
         frames.load(index)
-    assert len(frames._readers) == 3
-    monkeypatch.setattr("ganvas.data.source_parts.MAX_PIXELS", 17)            # one picture has 16
+    assert len(frames._open_films._readers) == 3
+    monkeypatch.setattr("ganvas.data.source_pictures.MAX_PIXELS", 17)         # one picture has 16
     frames.load(0)
-    assert len(frames._readers) == 1
+    assert len(frames._open_films._readers) == 1
+
+
+def test_decoded_sheets_are_bounded(monkeypatch):
+    monkeypatch.setattr("ganvas.data.source_pictures._MOST_KEPT", 3)
+    tiles = parts_of(Pictures({f"{number}.png": encoded(sheet()) for number in range(10)}), (4, 4), "first")
+    for index in range(len(tiles)):
+        tiles.load(index)
+    assert sorted(tiles._open_sheets._kept) == [7, 8, 9]
+    monkeypatch.setattr("ganvas.data.source_pictures.MAX_PIXELS", 97)         # one picture has 96
+    tiles.load(0)
+    assert sorted(tiles._open_sheets._kept) == [0]
+
+
+def test_many_threads_share_one_decoded_sheet():
+    image = Image.effect_noise((64, 64), 50)
+    source = Pictures({"s.png": encoded(image)})
+    tiles = parts_of(source, (4, 4), "first")
+    source.loads = 0
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(tiles.load, range(256)))
+    assert source.loads == 1
+    for index, pixels in enumerate(found):
+        row, column = divmod(index, 16)
+        assert np.array_equal(pixels[..., 0], np.asarray(image)[4 * row : 4 * row + 4, 4 * column : 4 * column + 4])
+
+
+def test_threads_at_different_sheets_do_not_push_out_each_others(monkeypatch):
+    monkeypatch.setattr("ganvas.data.source_pictures.MAX_PIXELS", 97)         # room for one
+    monkeypatch.setattr("ganvas.data.source_pictures._PIXELS_A_SEC", 1)       # it would be waited for a minute and a half
+    source = Pictures({"a.png": encoded(sheet()), "b.png": encoded(sheet())})
+    tiles = parts_of(source, (4, 4), "first")
+    source.loads = 0
+    tiles.load(0)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(tiles.load, 1).result()                                # who goes on first was the last to read
+        other = threads.submit(tiles.load, 6)
+        for index in range(2, 6):
+            assert not other.done()
+            tiles.load(index)
+        assert np.array_equal(other.result(10), tiles.load(6))
+    assert source.loads == 2
+
+
+def test_a_thread_that_does_not_go_on_is_waited_for_no_longer_than_decoding_takes(monkeypatch):
+    monkeypatch.setattr("ganvas.data.source_pictures.MAX_PIXELS", 97)
+    source = Pictures({"a.png": encoded(sheet()), "b.png": encoded(sheet())})
+    tiles = parts_of(source, (4, 4), "first")
+    tiles.load(0)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(tiles.load, 6).result(10).shape == (4, 4, 3)
+    assert sorted(tiles._open_sheets._kept) == [1]
+
+
+def test_one_thread_alone_may_read_in_any_order_and_never_waits(monkeypatch):
+    monkeypatch.setattr("ganvas.data.source_pictures.MAX_PIXELS", 97)
+    monkeypatch.setattr("ganvas.data.source_pictures._PIXELS_A_SEC", 0.1)
+    tiles = parts_of(Pictures({"a.png": encoded(sheet()), "b.png": encoded(sheet())}), (4, 4), "first")
+    assert [tiles.load(index).shape for index in (0, 6, 1, 7, 2, 8)] == [(4, 4, 3)] * 6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_two_large_sheets_in_eight_threads_need_less_than_a_gibibyte(tmp_path):
+    script = textwrap.dedent("""
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        from PIL import Image
+        from ganvas.data.sources import open_source
+
+        folder, side = Path(sys.argv[1]), 7900
+        cell = Image.linear_gradient("L").resize((50, 50))
+        image = Image.new("RGBA", (side, 50))
+        for left in range(0, side, 50):
+            image.paste(Image.merge("RGBA", (cell, cell, cell, cell)), (left, 0))
+        rows = image.tobytes()
+        Image.frombuffer("RGBA", (side, side), rows * (side // 50), "raw", "RGBA", 0, 1).save(folder / "a.png", compress_level=1)
+        (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+        Path("/proc/self/clear_refs").write_text("5")           # forget the peak of making them
+        source = open_source(folder, tile=(790, 790))
+        loads, load = [], source._source.load
+        source._source.load = lambda picture: (loads.append(picture), load(picture))[1]
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(tile.shape == (790, 790, 4) for tile in threads.map(source.load, range(200))) == 200
+        print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024, *loads)
+    """)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    peak_mb, *loads = map(int, done.stdout.split())
+    assert peak_mb < 1024
+    assert loads == [0, 1]
+
+
+@pytest.mark.parametrize(("tile", "wanted"), [((4, 4), "first"), (None, "all")])
+def test_parts_tell_how_their_picture_was_stored(tile, wanted):
+    palette = sheet().quantize(8)
+    parts = parts_of(Pictures({"a.gif": film(count=3), "b.png": encoded(palette), "c": np.asarray(sheet()), "d.png": b"text"}),
+                     tile, wanted)
+    stored = dict(zip((name.split("[")[0] for name in names(parts)), map(parts.stored, range(len(parts))), strict=True))
+    gif = Image.open(io.BytesIO(film(count=3))).mode
+    if wanted == "all":
+        assert stored == {"a.gif": ("GIF", gif, 1), "b.png": ("PNG", "P", 1), "c": ("", "", 1), "d.png": ("", "", 1)}
+    else:                                                                     # of the animation one colour, so no tile
+        assert stored == {"b.png": ("PNG", "P", 1), "c": ("", "", 1), "d.png": ("", "", 1)}
+
+
+def test_a_tile_of_an_animation_of_which_one_frame_is_used_tells_the_frames():
+    data = encoded(sheet(), "PNG", save_all=True, append_images=[sheet(size=(12, 8), empty=[(0, 0)])])
+    assert parts_of(Pictures({"a.png": data}), (4, 4), "first").stored(0) == ("PNG", "RGB", 2)
+    assert parts_of(Pictures({"a.png": data}), (4, 4), "all").stored(0) == ("PNG", "RGB", 1)
+
+
+def test_the_search_for_parts_can_be_watched_and_stopped():
+    source, told = Pictures({f"{number}.png": encoded(sheet()) for number in range(3)}), []
+    parts_of(source, (4, 4), "first", lambda *at: told.append(at))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        parts_of(source, (4, 4), "first", stop)
 
 
 def test_a_picture_that_changed_since_is_named():

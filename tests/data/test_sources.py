@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import sys
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -230,6 +231,60 @@ def test_the_stamp_of_a_folder_follows_its_files_and_not_its_place(tmp_path):
     assert touched != before
     write_files(moved, {"b.png": png()})
     assert open_source(moved).stamp != touched
+
+
+def frozen(path):
+    """`path` as a restored backup or an unpacked archive leaves it: dated 1970."""
+    os.utime(path, (0, 0))
+    return path
+
+
+@pytest.mark.parametrize("name", ["images", "set.npz", "set.npy", "train-images-idx3-ubyte", "set.tar"])
+def test_other_images_of_the_same_name_size_and_time_have_another_stamp(tmp_path, name):
+    def made(place, shade):
+        place.mkdir()
+        images = np.full((3, 4, 4), shade, np.uint8)
+        bitmap = io.BytesIO()
+        Image.fromarray(images[0]).save(bitmap, "BMP")
+        path = place / name
+        if name == "images":
+            frozen(write_files(path, {"a.bmp": bitmap.getvalue()}) / "a.bmp")
+        elif name == "set.npz":
+            np.savez(path, images=images)
+        elif name == "set.npy":
+            np.save(path, images)
+        elif name == "set.tar":
+            with tarfile.open(path, "w") as archive:
+                member = tarfile.TarInfo("a.bmp")
+                member.size = len(bitmap.getvalue())
+                archive.addfile(member, io.BytesIO(bitmap.getvalue()))
+        else:
+            path.write_bytes(b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes())
+        return frozen(path)
+
+    first, second = made(tmp_path / "1", 10), made(tmp_path / "2", 200)
+    assert first.stat().st_size == second.stat().st_size
+    assert open_source(first).stamp != open_source(second).stamp
+    assert open_source(first).stamp == open_source(first).stamp
+
+
+def test_opening_can_be_watched_and_stopped_and_closes_what_is_open(tmp_path, monkeypatch):
+    sheet = Image.new("RGB", (8, 4), "white")
+    sheet.putpixel((0, 0), (255, 0, 0))
+    archive = make_zip(tmp_path / "x.zip", {"a.png": png(sheet), "b.png": png(sheet)})
+    told, closed = [], []
+    open_source(archive, tile=(4, 4), progress=lambda *at: told.append(at))
+    open_source([few_images()[0]] * 3, progress=lambda *at: told.append(at))
+    assert told == [(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(source_zip.Zip, "close", lambda self, close=source_zip.Zip.close: (closed.append(self), close(self)))
+    for source, options in ((archive, {"tile": (4, 4)}), ([few_images()[0]], {})):
+        with pytest.raises(KeyboardInterrupt):
+            open_source(source, progress=stop, **options)
+    assert len(closed) == 1
 
 
 def test_a_folder_that_wraps_all_classes_is_passed_over(tmp_path):

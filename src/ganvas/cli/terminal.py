@@ -28,6 +28,9 @@ class TerminalWatcher(Watcher):
     def tell(self, text: str) -> None:
         self.console.print(text, markup=False)
 
+    def opening(self, done: int, total: int) -> None:
+        self._bar("looking through", done, total, f"{done:,} / {total:,}")
+
     def packing(self, done: int, total: int) -> None:
         self._bar("decoding", done, total, f"{done:,} / {total:,} images")
 

@@ -67,7 +67,8 @@ def _decoded(item: Item, layout: Layout, large: bool) -> tuple[Pixels, tuple[Any
     if isinstance(item.content, UnreadableError):
         raise item.content
     if not isinstance(item.content, bytes):
-        return _noted(Opened(image_of_array(item.content), *item.stored, False), layout)
+        with one_large_at_a_time(item.content.shape[0] * item.content.shape[1]):
+            return _noted(Opened(image_of_array(item.content), *item.stored, False), layout)
     frames = Frames(item.content, item.name)               # has read the header only
     if frames.pixels > LARGE_PIXELS and not large:
         raise LargeImageError

@@ -12,7 +12,7 @@ from ganvas.data.facts import MEASURED_PIXELS
 from ganvas.data.modes import image_of_array
 from ganvas.data.opening import Opened, open_picture
 from ganvas.data.pixel_art import upscale_factor
-from ganvas.data.source_base import Source, UnreadableError
+from ganvas.data.source_base import MOST_LISTED, Source, UnreadableError, listed
 from ganvas.errors import DataError
 
 THUMBNAIL_PX = 16                        # of mirror_preference
@@ -28,7 +28,6 @@ class Look:
     """What a sample of a source looks like. Sizes are (width, height) before resizing; shares run from 0 to 1."""
 
     looked: int                          # images read
-    unreadable: int                      # tried, but not readable
     common_size: tuple[int, int]         # the most frequent
     min_size: tuple[int, int]            # the smallest width and the smallest height, perhaps of two images
     max_size: tuple[int, int]
@@ -45,17 +44,25 @@ class Look:
 def look(source: Source, count: int = 256) -> Look:
     """Opens up to `count` images spread evenly over `source` and says what they are like; unreadable ones are skipped.
 
-    For hints such as "all images are grey: pass --channels 1". Raises DataError if none of them is readable.
+    Where none of these can be read, it tries as many again between them, and so on. For hints such as "all images are grey:
+    pass --channels 1". Raises DataError, with the first reasons, if no image of the source is readable.
     """
     seen: list[_Seen] = []
-    failures: list[UnreadableError] = []
-    for index in np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)):
-        try:
-            seen.append(_seen(_opened(source, int(index))))
-        except UnreadableError as error:
-            failures.append(error)
+    failures: list[tuple[str, str]] = []
+    tried = np.zeros(len(source), dtype=bool)
+    while not seen and not tried.all():
+        for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int).tolist():
+            if not tried[index]:
+                tried[index] = True
+                try:
+                    seen.append(_seen(_opened(source, index)))
+                except UnreadableError as error:
+                    if len(failures) < MOST_LISTED:
+                        failures.append((error.item, error.reason))
+        count *= 2
     if not seen:
-        raise DataError(f"{source.where}: none of {len(failures)} images tried can be read. The first: {failures[0]}")
+        raise DataError(f"{source.where}: none of {len(source):,} images can be read.{listed(failures, len(source))}\n"
+                        "Mend them, or pass other images.")
     sizes = [image.size for image in seen]
     widths, heights = zip(*sizes, strict=True)
     aspect, aspect_share = _common_aspect(sizes)
@@ -64,7 +71,7 @@ def look(source: Source, count: int = 256) -> Look:
         return float(np.mean([getattr(image, name) for image in seen]))
 
     return Look(
-        looked=len(seen), unreadable=len(failures), common_size=_commonest(sizes),
+        looked=len(seen), common_size=_commonest(sizes),
         min_size=(min(widths), min(heights)), max_size=(max(widths), max(heights)),
         grey_share=share("grey"), transparent_share=share("transparent"), aspect=aspect, aspect_share=aspect_share,
         transparent_area=share("clear_area"),

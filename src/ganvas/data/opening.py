@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from ganvas.data.modes import to_plain_mode
 from ganvas.data.source_base import UnreadableError
 
 MAX_PIXELS = 64_000_000            # decodes to 256 MB of RGBA: more is a mistake or an attack on memory
+LARGE_PIXELS = 8_000_000           # pictures beyond are decoded one at a time: a few of the largest would fill the memory
+_ONE_LARGE = threading.Lock()
 
 # Pillow only recognises these and cannot decode them, except EPS and WMF, which it hands to Ghostscript or Windows:
 # an image set from a stranger must not reach either.
@@ -62,6 +65,11 @@ def open_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Opened
 def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """`open_picture(...).image`, without counting frames."""
     return Frames(data, name, max_pixels).read(0)
+
+
+def one_large_at_a_time(pixels: int) -> contextlib.AbstractContextManager[object]:
+    """In what to decode a picture of so many pixels: where they are more than LARGE_PIXELS, one thread at a time is inside."""
+    return _ONE_LARGE if pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
 @functools.cache

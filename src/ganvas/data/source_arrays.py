@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ganvas.data.source_base import Pixels, Source, stamp_of
+from ganvas.data.source_base import Pixels, Source, stamp_of, stamp_of_file
 from ganvas.errors import DataError
 
 IMAGE_KEYS = ("images", "x", "x_train", "arr_0")
@@ -157,7 +157,7 @@ def labels_in(array: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[Any
 
 
 def stamp_of_files(paths: Sequence[Path]) -> str:
-    return stamp_of((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return stamp_of((path.name, *stamp_of_file(path.stat())) for path in paths)
 
 
 def stamp_of_pixels(images: Pixels) -> str:

@@ -1,6 +1,7 @@
 """What every source of images offers, whatever it is stored in."""
 
 import hashlib
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,6 +14,8 @@ from ganvas.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+MOST_LISTED = 10                       # failures in one message
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NO_UNICODE = re.compile("[\ud800-\udfff]")
@@ -46,11 +49,6 @@ class Source(ABC):
         summary = [f"{files(reasons.total())} ignored: {counted(reasons)}"] if reasons else []
         self.notes = [*summary, *notes]           # what the user should be told: ignored files, labels found, parts used
 
-    @property
-    def items(self) -> int:
-        """How many images there are, readable or not."""
-        return len(self)
-
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -64,6 +62,13 @@ class Source(ABC):
 
         Raises UnreadableError for this one item.
         """
+
+    def stored(self, index: int) -> tuple[str, str, int]:
+        """How an image that `load` gives as pixels was stored: format ("PNG"), mode ("P"), and the number of its frames.
+
+        ("", "", 1) where pixels are all there ever was.
+        """
+        return "", "", 1
 
     def close(self) -> None:
         """Closes open files; the source cannot be read afterwards."""
@@ -80,6 +85,14 @@ def stamp_of(parts: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
+def stamp_of_file(info: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes when a file's content does, and differs between two files of the same name, size and time.
+
+    Not the device: its number may change when the system starts again.
+    """
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+
+
 def counted(reasons: Counter[str]) -> str:
     """"12 .txt, 3 hidden": the most frequent first, at most six of them."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -92,6 +105,12 @@ def printable(name: str) -> str:
     """`name` on one line and encodable: line breaks, other control characters, text that turns the direction of reading,
     and bytes that are no Unicode, as backslash escapes."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), name)
+
+
+def listed(failures: Sequence[tuple[str, str]], count: int) -> str:
+    """The first of `count` failures (name, reason), MOST_LISTED at most, each on a line of its own, to follow a sentence."""
+    lines = [f"\n  {name}: {reason}" for name, reason in failures[:MOST_LISTED]]
+    return "".join(lines) + (f"\n  ... and {count - len(lines):,} more" if count > len(lines) else "")
 
 
 def files(count: int) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,12 @@ _ASKED_TWICE = 4                       # so many items are read twice, to notice
 class DatasetSource(Source):
     """The images of anything with `__len__` and `__getitem__`, asked for under one lock."""
 
-    def __init__(self, dataset: Any, what: str, name: str, item_prefix: str):
-        """Reads all items once: for the stamp, which is a hash of all pixels, for the labels, and for the range of floats."""
+    def __init__(self, dataset: Any, what: str, name: str, item_prefix: str,
+                 progress: Callable[[int, int], None] | None = None):
+        """Reads all items once: for the stamp, which is a hash of all pixels, for the labels, and for the range of floats.
+
+        progress(items read, all): called after each; what it raises ends the reading.
+        """
         self._dataset, self._what, self._prefix = dataset, what, item_prefix
         self._lock = threading.Lock()
         self._count = len(dataset)
@@ -40,12 +44,14 @@ class DatasetSource(Source):
                 failures.append(error)
                 labels.append(None)
                 digest.update(b"unreadable")
-                continue
-            labels.append(label)
-            if raw.dtype.kind == "f" and raw.min() < 0:
-                self._signed = True
-            digest.update(repr((raw.shape, raw.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(raw).data)
+            else:
+                labels.append(label)
+                if raw.dtype.kind == "f" and raw.min() < 0:
+                    self._signed = True
+                digest.update(repr((raw.shape, raw.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(raw).data)
+            if progress is not None:
+                progress(index + 1, self._count)
         if len(failures) == self._count:
             raise DataError(f"{what}: none of its {self._count:,} items can be read. The first: "
                             f"{failures[0].reason}") from failures[0]

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ganvas.data.source_base import Source, UnreadableError, printable, stamp_of
+from ganvas.data.source_base import Source, UnreadableError, printable, stamp_of, stamp_of_file
 from ganvas.data.source_labels import labels_of_files
 from ganvas.data.source_listing import HEAD_BYTES, MAX_FILE_BYTES, Files, images_among, why_ignored
 from ganvas.errors import DataError
@@ -61,10 +61,10 @@ class Folder(Files):
         self._look_through()
 
     def size(self, name: str) -> int:
-        return int(self.stamp(name)[0])
+        return self.stamp(name)[0]
 
-    def stamp(self, name: str) -> tuple[int, int]:
-        return _size_and_time(self._path(name))
+    def stamp(self, name: str) -> tuple[int, ...]:
+        return _stamp(self._path(name))
 
     def head(self, name: str) -> bytes:
         try:
@@ -122,10 +122,10 @@ class ListedFiles(Files):
         self.names = [path.as_posix() for path in paths]
 
     def size(self, name: str) -> int:
-        return int(self.stamp(name)[0])
+        return self.stamp(name)[0]
 
-    def stamp(self, name: str) -> tuple[int, int]:
-        return _size_and_time(_long(name))
+    def stamp(self, name: str) -> tuple[int, ...]:
+        return _stamp(_long(name))
 
     def head(self, name: str) -> bytes:
         return b""                               # whoever names a file means it: none is left out by its content
@@ -181,12 +181,11 @@ def _answers(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
+def _stamp(path: str) -> tuple[int, ...]:
     try:
-        info = os.stat(path)                         # noqa: PTH116
+        return stamp_of_file(os.stat(path))          # noqa: PTH116
     except OSError:                                  # a link to nowhere: reported with the unreadable images
-        return -1, 0
-    return info.st_size, info.st_mtime_ns
+        return (-1,)
 
 
 def _long(path: str) -> str:

@@ -1,21 +1,19 @@
 """Parts of a source's pictures as images of their own: the tiles of sprite sheets, the frames of animations."""
 
-import threading
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ganvas.data.modes import image_of_array
-from ganvas.data.opening import MAX_PIXELS, Frames
 from ganvas.data.source_base import Pixels, Source, UnreadableError, stamp_of
+from ganvas.data.source_pictures import STILL, Films, Reader, Sheets
 from ganvas.errors import ConfigError, DataError
 
 FramesWanted = Literal["first", "all"]
 
-_MOST_READERS = 16                     # pictures kept open: one for each thread that may read
-_WHOLE = -1                            # instead of a frame, row or column: all there is
+_WHOLE = STILL                         # instead of a frame, row or column: all there is
 
 
 class _Part(NamedTuple):
@@ -27,7 +25,8 @@ class _Part(NamedTuple):
     column: int = _WHOLE
 
 
-def parts_of(source: Source, tile: tuple[int, int] | None, frames: FramesWanted) -> Source:
+def parts_of(source: Source, tile: tuple[int, int] | None, frames: FramesWanted,
+             progress: Callable[[int, int], None] | None = None) -> Source:
     """The parts of the pictures of `source` as a source: tiles of `tile` = (width, height), "all" frames, or both.
 
     Tiles go row by row; empty ones are left out (nothing in them shows, or, on a sheet without transparency, a single
@@ -35,30 +34,41 @@ def parts_of(source: Source, tile: tuple[int, int] | None, frames: FramesWanted)
     shows them, repeated ones too: of GIF, APNG, WEBP and AVIF, and the pages of TIFF. A part is called
     "sheet.png[row 2, column 5]" or "walk.gif[frame 3]", counted from 1. With tiles, each picture is decoded once here, else
     its header is read; a picture that cannot be read stays one item that cannot. With None and "first" it is `source` itself.
-    Closing the result closes `source`. Raises DataError for a picture smaller than a tile, and if every tile is empty.
+    progress(pictures searched, all): called after each; what it raises ends the search. Closing the result closes `source`,
+    which is left open where this raises. Raises DataError for a picture smaller than a tile, and if every tile is empty.
     """
     if frames not in get_args(FramesWanted):
         raise ConfigError(f"frames {frames!r}: must be first or all.")
     if tile is not None and min(tile) < 1:
         raise ConfigError(f"tile {tile[0]}x{tile[1]}: both sides must be at least 1 pixel.")
-    return source if tile is None and frames == "first" else PartsSource(source, tile, frames)
+    return source if tile is None and frames == "first" else PartsSource(source, tile, frames, progress)
 
 
 class PartsSource(Source):
-    """See `parts_of`. Reading parts in their order decodes each picture once for each thread."""
+    """See `parts_of`. Reading parts in their order decodes each sheet once, and each animation once for each thread."""
 
-    def __init__(self, source: Source, tile: tuple[int, int] | None, frames: FramesWanted):
+    def __init__(self, source: Source, tile: tuple[int, int] | None, frames: FramesWanted,
+                 progress: Callable[[int, int], None] | None = None):
         self._source, self._tile = source, tile
-        self._readers: list[_Reader] = []            # at rest; the latest used is the last
-        self._lock = threading.Lock()
         self._empty = self._animations = self._frames = self._sheets = 0
         self._cut: list[str] = []                    # sheets that are no whole number of tiles
-        found = [part for picture in range(len(source)) for part in self._parts_in(picture, frames)]
+        self._pixels = np.zeros(len(source), dtype=np.int64)         # of each picture
+        self._stored: list[tuple[str, str, int]] = []                # of each picture: format, mode, frames
+        self._kinds: dict[tuple[str, str, int], tuple[str, str, int]] = {}       # the distinct ones: a million need one object
+        found: list[_Part] = []
+        for picture in range(len(source)):
+            found += self._parts_in(picture, frames)
+            if progress is not None:
+                progress(picture + 1, len(source))
         self._parts: npt.NDArray[np.int32] = np.array(found, dtype=np.int32).reshape(-1, len(_Part._fields))
         if not found:
             raise DataError(f"{source.where}: all {self._empty:,} tiles of {_size(tile)} are empty. Pass another --tile.")
 
-        labels = None if source.labels is None else source.labels[self._parts[:, 0]]
+        pictures = self._parts[:, 0]
+        pixels = self._pixels.tolist()
+        self._open_sheets = Sheets(source, pixels, np.bincount(pictures, minlength=len(source)).tolist())
+        self._open_films = Films(source, pixels)
+        labels = None if source.labels is None else source.labels[pictures]
         super().__init__(source.where, source.name, stamp_of([source.stamp, "parts", tile, frames]), labels=labels,
                          class_names=source.class_names, notes=[*source.notes, *self._own_notes(frames)])
         self.ignored = list(getattr(source, "ignored", []))      # the source's notes speak of them already
@@ -73,22 +83,31 @@ class PartsSource(Source):
         part = self._part(index)
         if part[1:] == (_WHOLE,) * 3:
             return self._source.load(part.picture)
-        reader = self._reader(part)
-        image = reader.read(max(part.frame, 0), self._name_of(part))
+        name = self._name_of(part)
+        if part.frame == _WHOLE:
+            return self._cropped(self._open_sheets.image(part.picture, name), part, name)
+        with self._open_films.frame(part.picture, part.frame, name) as image:
+            return self._cropped(image, part, name)
+
+    def stored(self, index: int) -> tuple[str, str, int]:
+        part = self._part(index)
+        form, mode, frames = self._stored[part.picture]
+        return form, mode, frames if part.frame == _WHOLE else 1
+
+    def close(self) -> None:
+        self._open_sheets.close()
+        self._open_films.close()
+        self._source.close()
+
+    def _cropped(self, image: Image.Image, part: _Part, name: str) -> Pixels:
         if part.row != _WHOLE and self._tile is not None:
             width, height = self._tile
             left, top = part.column * width, part.row * height
             if left + width > image.width or top + height > image.height:
-                raise UnreadableError(self._name_of(part), f"the picture has become smaller: {_size(image.size)}")
+                raise UnreadableError(name, f"the picture has become smaller: {_size(image.size)}")
             image = image.crop((left, top, left + width, top + height))
         pixels = np.array(image)
-        self._put_back(reader)                       # one that failed is not: it may stand anywhere
         return pixels[..., None] if pixels.ndim == 2 else pixels
-
-    def close(self) -> None:
-        with self._lock:
-            self._readers.clear()
-        self._source.close()
 
     def _part(self, index: int) -> _Part:
         return _Part(*self._parts[index].tolist())
@@ -102,10 +121,19 @@ class PartsSource(Source):
 
     def _parts_in(self, picture: int, frames: FramesWanted) -> list[_Part]:
         try:
-            reader = _Reader(self._source, picture)
+            reader = Reader(self._source, picture)
         except UnreadableError:
+            self._note(picture, "", "", 1)
             return [_Part(picture)]
-        count = reader.frames.count() if reader.frames is not None and frames == "all" else 1
+        if reader.frames is None:
+            count = 1
+            self._note(picture, *self._source.stored(picture))
+        else:
+            count = reader.frames.count()            # before reading: counting the frames of a GIF undoes that
+            self._note(picture, reader.frames.format, reader.frames.mode, count)
+        self._pixels[picture] = reader.pixels
+        if frames == "first":
+            count = 1
         self._animations += count > 1
         self._frames += count if count > 1 else 0
         numbers = range(count) if count > 1 else (_WHOLE,)
@@ -119,6 +147,11 @@ class PartsSource(Source):
                 return [*parts, _Part(picture, frame)]
             parts += self._tiles_in(image, _Part(picture, frame), self._tile)
         return parts
+
+    def _note(self, picture: int, form: str, mode: str, frames: int) -> None:
+        kind = form, mode, frames
+        assert len(self._stored) == picture, "each picture is noted once, in their order"
+        self._stored.append(self._kinds.setdefault(kind, kind))
 
     def _tiles_in(self, image: Image.Image, whole: _Part, tile: tuple[int, int]) -> list[_Part]:
         name, (width, height) = self._name_of(whole), tile
@@ -152,49 +185,6 @@ class PartsSource(Source):
             notes.append(f"what is no whole tile at the right or bottom was left out of {_counted(len(self._cut), 'picture')} "
                          f"(the first: {self._cut[0]})")
         return notes
-
-    # Reading them: each thread takes a reader for itself and puts it back.
-
-    def _reader(self, part: _Part) -> "_Reader":
-        """The reader that stands nearest before the wanted frame, or a new one."""
-        with self._lock:
-            fit = [each for each in self._readers if each.picture == part.picture and each.at <= max(part.frame, 0)]
-            if fit:
-                best = max(fit, key=lambda reader: reader.at)
-                self._readers.remove(best)
-                return best
-        return _Reader(self._source, part.picture)
-
-    def _put_back(self, reader: "_Reader") -> None:
-        with self._lock:
-            self._readers.append(reader)
-            while len(self._readers) > 1 and (len(self._readers) > _MOST_READERS
-                                              or sum(each.pixels for each in self._readers) > MAX_PIXELS):
-                self._readers.pop(0)
-
-
-class _Reader:
-    """One picture of a source, open at one of its frames."""
-
-    def __init__(self, source: Source, picture: int):
-        item = source.load(picture)
-        self.picture = picture
-        self.frames = Frames(item, source.item_name(picture)) if isinstance(item, bytes) else None
-        self._image = None if isinstance(item, bytes) else image_of_array(item)
-        self.at = _WHOLE if self._image is None else 0       # the frame that `_image` is
-
-    @property
-    def pixels(self) -> int:
-        return self._image.width * self._image.height if self._image is not None else 0
-
-    def read(self, frame: int, name: str) -> Image.Image:
-        """That frame as a plain picture, to be used before the next call. Raises UnreadableError, which says `name`."""
-        if self._image is None or self.at != frame:
-            assert self.frames is not None, "an array has one frame"
-            self.frames.name = name
-            self._image = self.frames.read(frame)
-            self.at = frame
-        return self._image
 
 
 def _size(size: tuple[int, int] | None) -> str:

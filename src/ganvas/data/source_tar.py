@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ganvas.data.cache import cache_root
-from ganvas.data.source_base import UnreadableError, files, printable, stamp_of
+from ganvas.data.source_base import UnreadableError, files, printable, stamp_of, stamp_of_file
 from ganvas.data.source_listing import HEAD_BYTES, MAX_FILE_BYTES, Files
 from ganvas.data.source_zip import MAX_COMPRESSION_RATIO, SMALL_MEMBER_BYTES, leaves_its_folder, refuse_member_outside
 from ganvas.errors import DataError
@@ -141,8 +141,7 @@ def _plain_tar(path: Path, where: str) -> tuple[IO[bytes], str]:
     try:
         start = file.read(6)
         if not start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")):
-            info = os.fstat(file.fileno())
-            return file, stamp_of((info.st_size, info.st_mtime_ns))
+            return file, stamp_of(stamp_of_file(os.fstat(file.fileno())))
         file.seek(0)
         packed_bytes = os.fstat(file.fileno()).st_size
         with file:

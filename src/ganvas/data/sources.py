@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ _PACKED = {".7z": "7-Zip", ".rar": "RAR", ".zst": "Zstandard", ".lz4": "LZ4"}
 
 
 def open_source(where: Any, labels: str = "none", tile: tuple[int, int] | None = None,
-                frames: Literal["first", "all"] = "first") -> Source:
+                frames: Literal["first", "all"] = "first", progress: Callable[[int, int], None] | None = None) -> Source:
     """The images at `where`: found, listed in a fixed order, not decoded.
 
     where: one of `KINDS` as a path. From Python also an array (N, H, W), (N, H, W, C) or (N, C, H, W) of uint8; a list of
@@ -43,17 +43,18 @@ def open_source(where: Any, labels: str = "none", tile: tuple[int, int] | None =
     labels: "folder" takes each image's class from its first sub-folder; FILE or FILE:COLUMN from a table (.csv, .tsv,
     .jsonl, .json, CelebA's .txt) inside the source or on disk. Labels stored beside arrays come in any case.
     tile: (width, height) of the pictures on a sprite sheet: each is an image of its own. frames: "all" for every frame of
-    animated images. Nothing is unpacked under a name of its own, and no pickle is ever loaded.
+    animated images. progress(done, all): called after each item of a dataset or list and each picture searched for parts,
+    which take long; it may raise to stop the opening. Nothing is unpacked under a name of its own, and no pickle is ever loaded.
     What the user should know is in the source's `notes`, what was left out in `ignored`.
     Raises ConfigError for options that cannot be, DataError, naming `where` and the remedy: not found, no images, damaged,
     dangerous.
     """
     check_labels_option(labels)
-    source = _open(where, labels)
+    source = _open(where, labels, progress)
     try:
         if labels != "none" and not isinstance(source, FileSource):
             _refuse_missing_labels(source, labels)
-        return parts_of(source, tile, frames)
+        return parts_of(source, tile, frames, progress)
     except BaseException:
         source.close()
         raise
@@ -69,9 +70,9 @@ def _refuse_missing_labels(source: Source, labels: str) -> None:
                         "Pass --labels none.")
 
 
-def _open(where: Any, labels: str) -> Source:
+def _open(where: Any, labels: str, progress: Callable[[int, int], None] | None) -> Source:
     if not isinstance(where, (str, os.PathLike)):
-        return _open_object(where, labels)
+        return _open_object(where, labels, progress)
     if where == "digits":
         clash = Path("digits").exists()
         return source_from_digits(["these are the built-in digits: write ./digits for the folder here"] if clash else [])
@@ -153,7 +154,7 @@ def _open_file(path: Path, shown: str, labels: str) -> Source:
     raise DataError(f"{shown}: is no kind of file that holds images here. A source is {KINDS}.")
 
 
-def _open_object(where: Any, labels: str) -> Source:
+def _open_object(where: Any, labels: str, progress: Callable[[int, int], None] | None) -> Source:
     """The images in a Python object: an array, a tensor, a list, a dataset."""
     kind = type(where).__name__
     if isinstance(where, np.ndarray):
@@ -162,7 +163,9 @@ def _open_object(where: Any, labels: str) -> Source:
         raise DataError("source: is a single image. Pass a list of images, or the folder that holds them.")
     if is_a_tensor(where):
         array = array_of_tensor(where)
-        return source_from_array(array) if array.dtype == np.uint8 else DatasetSource(where, "the tensor", "tensor", "tensor")
+        if array.dtype == np.uint8:
+            return source_from_array(array)
+        return DatasetSource(where, "the tensor", "tensor", "tensor", progress)
     if any(base.__name__ == "IterableDataset" for base in type(where).__mro__) or \
             (isinstance(where, Iterable) and not (hasattr(where, "__len__") and hasattr(where, "__getitem__"))):
         own = f" or its .dataset, if {kind} has that" if hasattr(where, "dataset") else ""
@@ -173,11 +176,11 @@ def _open_object(where: Any, labels: str) -> Source:
                         "dataset with "
                         "__len__ and __getitem__.")
     if not isinstance(where, (list, tuple)):
-        return DatasetSource(where, f"the dataset {kind}", kind.lower(), kind)
+        return DatasetSource(where, f"the dataset {kind}", kind.lower(), kind, progress)
     if not len(where):
         raise DataError("the list: there is no image in it.")
     if not all(isinstance(item, (str, os.PathLike)) for item in where):
-        return DatasetSource(where, "the list", "list", "list")
+        return DatasetSource(where, "the list", "list", "list", progress)
     paths = [Path(item).expanduser() for item in where]
     missing = [path for path in paths if not path.exists() and not path.is_symlink()]
     if missing:

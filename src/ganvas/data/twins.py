@@ -37,6 +37,7 @@ _STRANGERS = 20_000            # images among which neighbours are ranked
 _FEW = 50                      # fewer images have no meaningful tenth neighbour: strangers are then taken to have cosine 0.5
 _DIMENSIONS = 96               # of the projection in which candidates are looked for; it loses none
 _BLOCK = 8_000_000             # similarities at once: 32 MB
+_BATCH = 1_000_000             # candidates judged at once
 
 
 class Kind(IntEnum):
@@ -220,26 +221,39 @@ def _near(similar: _Thumbnails, exhaustive: int, progress: Callable[[int, int], 
     points = similar.projected()
     cells = _cells(points, exhaustive)
     least = _least_cosine(points)
+    tenth = np.full(n, np.nan, np.float32)                 # of the images that have had a candidate
     found = []
     for mirrored in (False, True):
         queries = similar.projected(mirrored=True) if mirrored else points
-        a, b = _candidates(points, queries, cells, least, progress, int(mirrored))
-        nearest = _tenth(points, np.unique(np.concatenate([a, b])))
-        limit = STAND_OUT * (1 - np.maximum(nearest[a], nearest[b]))
-        # The projection's distance is at most the true one: what does not stand out in it does not at all.
-        distance = _half_squares(points, a, queries, b)
-        keep = distance <= np.maximum(limit, 1 - SURELY[0])
-        a, b, limit = a[keep], b[keep], limit[keep]
-        cosine = np.empty(len(a), np.float32)
-        for i in range(0, len(a), 8192):
-            cosine[i:i + 8192] = np.einsum("nk,nk->n", similar.maps(firsts[a[i:i + 8192]]),
-                                           similar.maps(firsts[b[i:i + 8192]], mirrored))
-        stands_out = (cosine >= least) & (1 - cosine <= limit)
-        sure = (cosine >= SURELY[0]) & ~stands_out
-        for chosen, explained in ((stands_out, EXPLAINED), (sure, SURELY[1])):
-            pairs = np.stack([firsts[a[chosen]], firsts[b[chosen]]], 1)
-            found.append(similar.judged(pairs, mirrored, Kind.RECOLOURED, explained))
+        for a, b in _batched(_candidates(points, queries, cells, least, progress, int(mirrored))):
+            new = np.unique(np.concatenate([a, b]))
+            new = new[np.isnan(tenth[new])]
+            tenth[new] = _tenth(points, new)
+            limit = STAND_OUT * (1 - np.maximum(tenth[a], tenth[b]))
+            # The projection's distance is at most the true one: what does not stand out in it does not at all.
+            keep = _half_squares(points, a, queries, b) <= np.maximum(limit, 1 - SURELY[0])
+            pairs = firsts[np.stack([a[keep], b[keep]], 1)]
+            cosine = np.empty(len(pairs), np.float32)
+            for i in range(0, len(pairs), 8192):
+                cosine[i:i + 8192] = np.einsum("nk,nk->n", similar.maps(pairs[i:i + 8192, 0]),
+                                               similar.maps(pairs[i:i + 8192, 1], mirrored))
+            stands_out = (cosine >= least) & (1 - cosine <= limit[keep])
+            sure = (cosine >= SURELY[0]) & ~stands_out
+            for chosen, explained in ((stands_out, EXPLAINED), (sure, SURELY[1])):
+                found.append(similar.judged(pairs[chosen], mirrored, Kind.RECOLOURED, explained))
     return found
+
+
+def _batched(candidates: Iterator[tuple[Indices, Indices]]) -> Iterator[tuple[Indices, Indices]]:
+    """The candidates in fewer, larger parts: a set in which all is alike has more of them than memory holds."""
+    waiting: list[tuple[Indices, Indices]] = []
+    for pairs in candidates:
+        waiting.append(pairs)
+        if sum(len(a) for a, _ in waiting) >= _BATCH:
+            yield np.concatenate([a for a, _ in waiting]), np.concatenate([b for _, b in waiting])
+            waiting = []
+    if waiting:
+        yield np.concatenate([a for a, _ in waiting]), np.concatenate([b for _, b in waiting])
 
 
 def _half_squares(points: Floats, a: Indices, queries: Floats, b: Indices) -> Floats:
@@ -251,27 +265,25 @@ def _half_squares(points: Floats, a: Indices, queries: Floats, b: Indices) -> Fl
 def _least_cosine(points: Floats) -> float:
     """The lowest cosine with which any image of this set could stand out, from a sample of 512."""
     tenth = _tenth(points, np.unique(np.linspace(0, len(points) - 1, 512).astype(np.int64)))
-    lonely = float(np.nanquantile(tenth, 0.1))
-    return min(SURELY[0], max(SIMILAR, 1 - STAND_OUT * (1 - lonely)))
+    return min(SURELY[0], max(SIMILAR, 1 - STAND_OUT * (1 - float(np.quantile(tenth, 0.1)))))
 
 
 def _tenth(points: Floats, of: Indices) -> Floats:
-    """(N,): the cosine with its tenth neighbour for each image in `of`, NaN for the others; the projection's own cosine."""
-    tenth = np.full(len(points), np.nan, np.float32)
+    """(len(of),): the cosine of each of these images with its tenth neighbour, as the projection has it."""
     if len(points) < _FEW:
-        tenth[of] = 0.5
-        return tenth
+        return np.full(len(of), 0.5, np.float32)
     stride = -(-len(points) // _STRANGERS)                           # a sample stands for all
     others = points[::stride]
     rank = max(1, round(_NEIGHBOUR / stride))
     step = max(1, _BLOCK // len(others))
     half = np.square(others).sum(1) / 2
+    tenth = np.empty(len(of), np.float32)
     for i in range(0, len(of), step):
         mine = of[i:i + step]
         near = points[mine] @ others.T - half - np.square(points[mine]).sum(1, keepdims=True) / 2      # -distance^2 / 2
         own = np.flatnonzero(mine % stride == 0)
         near[own, mine[own] // stride] = -np.inf                     # nobody is a neighbour of itself
-        tenth[mine] = 1 + np.partition(near, -rank, axis=1)[:, -rank]
+        tenth[i:i + step] = 1 + np.partition(near, -rank, axis=1)[:, -rank]
     return tenth
 
 
@@ -301,15 +313,12 @@ def _nearest_cells(points: Floats, centres: Floats, count: int) -> Indices:
 
 
 def _candidates(points: Floats, queries: Floats, centres: Floats | None, least: float,
-                progress: Callable[[int, int], None] | None, turn: int) -> tuple[Indices, Indices]:
+                progress: Callable[[int, int], None] | None, turn: int) -> Iterator[tuple[Indices, Indices]]:
     """Positions a < b with points[a] and queries[b] so near that their cosine may be `least` or more; none is left out.
 
-    A projection brings points nearer to each other, never farther apart. With cells, b is sought in its two nearest.
+    A projection brings points nearer to each other, never farther apart. With cells, b is sought in its two nearest, and a
+    pair may come twice.
     """
-    half_p, half_q = np.square(points).sum(1, keepdims=True) / 2, np.square(queries).sum(1, keepdims=True) / 2
-    ones = np.ones_like(half_p)
-    left = np.concatenate([points, ones, -half_p], 1)                # left . right = -distance^2 / 2
-    right = np.concatenate([queries, -half_q, ones], 1)
     everyone = np.arange(len(points))
     if centres is None:
         groups = [(everyone, everyone)]
@@ -319,24 +328,22 @@ def _candidates(points: Floats, queries: Floats, centres: Floats | None, least: 
         members = np.split(by_home, np.cumsum(np.bincount(homes, minlength=len(centres)))[:-1])
         visitors = np.split(by_visit % len(points), np.cumsum(np.bincount(visits.reshape(-1), minlength=len(centres)))[:-1])
         groups = list(zip(members, visitors, strict=True))
-    found_a, found_b = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     done, total = 0, sum(len(one) for one, _ in groups)
     for members_, visitors_ in groups:
         ordered = np.sort(visitors_)
-        their = right[ordered]
+        their = queries[ordered]
+        right = np.concatenate([their, -np.square(their).sum(1, keepdims=True) / 2, np.ones((len(their), 1), np.float32)], 1)
         step = max(1, _BLOCK // max(1, len(ordered)))
         for i in range(0, len(members_), step):
             rows = members_[i:i + step]
+            mine = points[rows]
+            left = np.concatenate([mine, np.ones((len(mine), 1), np.float32), -np.square(mine).sum(1, keepdims=True) / 2], 1)
             start = int(np.searchsorted(ordered, rows.min())) if centres is None else 0       # b > a: the others are symmetric
-            near = np.flatnonzero(left[rows] @ their[start:].T >= least - 1)           # three times as fast as nonzero
-            a, b = rows[near // (len(their) - start)], ordered[start + near % (len(their) - start)]
+            # left . right = -distance^2 / 2. flatnonzero takes a third of nonzero's time.
+            near = np.flatnonzero(left @ right[start:].T >= least - 1)
+            a, b = rows[near // (len(right) - start)], ordered[start + near % (len(right) - start)]
             keep = a < b if centres is None else a != b
-            found_a.append(np.minimum(a, b)[keep])
-            found_b.append(np.maximum(a, b)[keep])
+            yield np.minimum(a, b)[keep], np.maximum(a, b)[keep]
             done += len(rows)
             if progress is not None:
                 progress(turn * total + done, 2 * total)
-    a, b = np.concatenate(found_a), np.concatenate(found_b)
-    if centres is not None and len(a):
-        a, b = np.unique(np.stack([a, b], 1), axis=0).T
-    return a, b
