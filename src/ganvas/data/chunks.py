@@ -78,10 +78,11 @@ def _decoded(item: Item, layout: Layout, large: bool) -> tuple[Pixels, tuple[Any
 
 def _noted(opened: Opened, layout: Layout) -> tuple[Pixels, tuple[Any, ...], Pixels]:
     image = opened.image
-    colours = colours_of(image) if image.width * image.height <= MEASURED_PIXELS else None
+    lossy = opened.format in ("JPEG", "MPO")
+    colours = colours_of(image) if not lossy and image.width * image.height <= MEASURED_PIXELS else None
     factor = upscale_factor(image, colours)
     native = at_native_size(image, factor)
-    seen = measure(native, colours if factor == 1 else None)     # so that a picture and the same one enlarged are twins
+    seen = measure(native, colours if factor == 1 else None, lossy)      # so that a picture and the same one enlarged are twins
     fact = (image.width, image.height, opened.format, opened.mode, opened.frames, opened.turned, seen.grey, seen.transparent,
             seen.clear_area, factor, seen.content, seen.structure, seen.structure_mirrored)
     return to_pixels(native if layout.native else image, layout), fact, seen.thumb

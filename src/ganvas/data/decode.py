@@ -33,7 +33,10 @@ def to_pixels(image: Image.Image | Pixels, layout: Layout) -> Pixels:
     if layout.channels == 1 and picture.mode == "RGB":
         picture = picture.convert("L")             # before resizing: a third of the work
     if layout.channels != 4 and picture.mode == "RGBA":
-        picture = picture.convert("RGBa")          # premultiplied: exact to resize and to compose
+        if picture.size == (layout.width, layout.height):
+            picture = Image.alpha_composite(_background(layout).convert("RGBA"), picture).convert("RGB")
+        else:
+            picture = picture.convert("RGBa")      # premultiplied: exact to resize and to compose
     part, corner = _fitted(picture, layout)
     whole = _with_alpha(part, corner, layout) if layout.channels == 4 else _composed(part, corner, layout)
 

@@ -30,7 +30,7 @@ FACT = np.dtype([
 Facts = npt.NDArray[Any]                       # (N,) of FACT
 Thumbs = npt.NDArray[np.uint8]                 # (N, 16, 16, 4): premultiplied red, green, blue, and alpha
 
-MEASURED_PIXELS = 1_000_000                    # larger ones are measured reduced; their structure is not: they are photographs
+MEASURED_PIXELS = 512 * 512                    # larger ones are measured reduced; their structure is not: they are photographs
 _HALF_OPAQUE = np.uint32(0x80000000)           # of `colours_of`
 _EDGE_SHARE = (0.005, 0.5)                     # of neighbours that differ: blank pictures and photographs have no structure
 _FEWEST_EDGES = 24
@@ -48,15 +48,21 @@ class Measured(NamedTuple):
     thumb: Pixels
 
 
-def measure(image: Image.Image, colours: npt.NDArray[Any] | None = None) -> Measured:
+def measure(image: Image.Image, colours: npt.NDArray[Any] | None = None, lossy: bool = False) -> Measured:
     """The facts of an upright image in mode L, RGB or RGBA. colours: `colours_of(image)`, where the caller has them.
 
-    Of an image of more than MEASURED_PIXELS, the means over blocks of 2 x 2 or more pixels are measured: all of a photograph
-    would take half as long as decoding it, and pictures of one size in which all those means are equal look the same.
+    lossy: it was a JPEG, in which no two neighbours are equal by intent: it has no structure.
+    Of an image of more than MEASURED_PIXELS, every second pixel (third, ...) of every second row is measured: all of a photograph
+    would take as long as decoding it, and pictures of one size in which a hundred thousand samples are equal are the same.
     """
     whole, size = image, image.size
     if large := _is_large(image):
         image, colours = _reduced(image), None
+    if (lossy or large) and image.mode != "RGBA":
+        thumb = thumbnail(image)
+        grey = image.mode == "L" or (bool((thumb[..., :3] == thumb[..., :1]).all()) and _is_grey(colours_of(image)))
+        values = (image.getchannel(0) if grey and image.mode == "RGB" else image).tobytes()
+        return Measured(grey, False, 0.0, _hash(b"%d %d %d 0" % (*size, grey), values), 0, 0, thumb)
     if colours is None:
         colours = colours_of(image)
     transparent = image.mode == "RGBA" and bool(colours.min() < OPAQUE)
@@ -82,8 +88,9 @@ def _is_large(image: Image.Image) -> bool:
 
 
 def _reduced(image: Image.Image) -> Image.Image:
-    """The means over square blocks, weighted by alpha, of a large image: fewer than MEASURED_PIXELS, but for cut blocks."""
-    return image.reduce(math.isqrt(image.width * image.height // MEASURED_PIXELS) + 1)
+    """The middle pixel of each square block of a large image: at most MEASURED_PIXELS, and no fewer than a quarter of them."""
+    step = math.isqrt(image.width * image.height // MEASURED_PIXELS) + 1
+    return image.resize((max(1, image.width // step), max(1, image.height // step)), Image.Resampling.NEAREST)
 
 
 def _is_grey(colours: npt.NDArray[Any]) -> bool:
@@ -105,8 +112,14 @@ def _hash(*parts: Any) -> int:
 def thumbnail(image: Image.Image) -> Pixels:
     """An image in mode L, RGB or RGBA as (16, 16, 4) uint8 with premultiplied alpha, its proportions given up."""
     size, symmetric = (THUMB_PX, THUMB_PX), Image.Resampling.HAMMING       # BOX gives a mirrored image another thumbnail
+    step = min(image.size) // (2 * THUMB_PX)
     if image.mode == "RGBA":
-        return np.asarray(image.convert("RGBa").resize(size, symmetric))
+        image = image.convert("RGBa")
+    if step > 1:                                           # means over whole blocks first: half the time
+        left, top = image.width % step // 2, image.height % step // 2
+        image = image.reduce(step, (left, top, left + image.width // step * step, top + image.height // step * step))
+    if image.mode == "RGBa":
+        return np.asarray(image.resize(size, symmetric))
     thumb = np.full((THUMB_PX, THUMB_PX, 4), 255, np.uint8)
     thumb[..., :3] = np.asarray(image.resize(size, symmetric)).reshape(THUMB_PX, THUMB_PX, -1)
     return thumb

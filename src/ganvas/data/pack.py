@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import mmap
 import os
 import shutil
@@ -35,6 +36,7 @@ from ganvas.data.packing import (
     HEADER_BYTES,
     LABELS,
     MANIFEST,
+    npy_header,
     read_manifest,
     refuse_bad,
     write_pack,
@@ -188,12 +190,13 @@ class Pack:
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The .npy at `path`, memory-mapped. Raises ValueError where it does not hold just that."""
-    array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype} {shape}")
-    if path.stat().st_size != HEADER_BYTES + array.nbytes:
+    # Not numpy.load: it parses the header as Python, which several threads at once cannot do in Python 3.11.
+    with path.open("rb") as file:
+        if file.read(HEADER_BYTES) != npy_header(dtype, shape):
+            raise ValueError(f"{path.name} does not hold {dtype} {shape}")
+    if path.stat().st_size != HEADER_BYTES + dtype.itemsize * math.prod(shape):
         raise ValueError(f"{path.name} has another size than its manifest says")
-    return array
+    return np.memmap(path, dtype, "r", HEADER_BYTES, shape)
 
 
 def plan_pack(source: Source, layout: Layout, cache_dir: Path | None = None) -> PackPlan:

@@ -60,10 +60,11 @@ def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, wor
         count = int(kept.sum())
         if not count:
             raise DataError(f"{source.where}: none of its {n:,} images can be read.{listed(skipped, len(skipped))}")
-        for name, dtype, shape in ((IMAGES, "|u1", layout.shape), (FACTS, FACT.descr, ()), (SUMS, "<u4", ()),
-                                   (THUMBS, "|u1", (THUMB_PX, THUMB_PX, 4))):
+        pixels = np.dtype(np.uint8)
+        for name, dtype, shape in ((IMAGES, pixels, layout.shape), (FACTS, FACT, ()), (SUMS, np.dtype("<u4"), ()),
+                                   (THUMBS, pixels, (THUMB_PX, THUMB_PX, 4))):
             files[name].seek(0)
-            files[name].write(_npy_header(dtype, (count, *shape)))
+            files[name].write(npy_header(dtype, (count, *shape)))
         for file in files.values():
             _sync(file)
 
@@ -73,7 +74,7 @@ def write_pack(folder: Path, source: Source, layout: Layout, skip_bad: bool, wor
         fingerprint.update(labels)
         digests[LABELS] = hashlib.sha256(labels)
         with (folder / LABELS).open("wb") as file:
-            file.write(_npy_header("<i8", (count,)) + labels)
+            file.write(npy_header(np.dtype("<i8"), (count,)) + labels)
             _sync(file)
     manifest = {
         "format": FORMAT_VERSION, "source": source.name, "shape": [count, *layout.shape], "layout": asdict(layout),
@@ -141,10 +142,10 @@ def refuse_bad(source: Source, skipped: list[tuple[str, str]], skip_bad: bool) -
                         "Mend or remove them, or pass --skip-bad to leave them out.")
 
 
-def _npy_header(dtype: Any, shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The header of a .npy (numpy.lib.format, version 1.0), of a length that does not hang on the number of images:
     how many are readable is known only at the end."""
-    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    text = f"{{'descr': {dtype.descr if dtype.names else dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(HEADER_BYTES - 11).encode() + b"\n"
 
 
