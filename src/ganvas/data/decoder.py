@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -31,10 +31,12 @@ class Decoder:
 
     def __init__(self, layout: Layout):
         """Starts the process. Raises OSError where that cannot be done."""
+        # One image needs no threads of its own, and starting those of BLAS takes as long as all the rest.
+        alone = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, json.dumps(asdict(layout))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"})
+            env=os.environ | alone | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"})
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
         _widen(self._to)
@@ -72,14 +74,19 @@ class Decoder:
 
 
 class Decoders:
-    """As many processes as there are threads that ask for chunks; without any, those threads decode themselves."""
+    """One place to decode for each thread that asks for chunks: this process has one of them, the others are processes.
+
+    So there is no waiting for a process to start, and small sets need none.
+    """
 
     def __init__(self, layout: Layout, processes: int):
+        """processes: how many besides this one; without any, all threads decode here."""
         self._layout = layout
-        self._idle: SimpleQueue[Decoder | None] = SimpleQueue()      # None = not started yet
+        self._idle: SimpleQueue[Decoder | Literal["here"] | None] = SimpleQueue()      # None = not started yet
         self._lock = threading.Lock()
         self._started: set[Decoder] = set()
         self._broken = processes == 0
+        self._idle.put("here")
         for _ in range(processes):
             self._idle.put(None)
 
@@ -87,16 +94,19 @@ class Decoders:
         """What `chunks.decode` gives. An image that crashes its process is skipped, and the reason says so."""
         if self._broken:
             return decode(items, self._layout)
-        decoder = self._idle.get()
+        place = self._idle.get()
         try:
-            decoder = decoder or self._start()
-            return decoder.decode(items) or decode(items, self._layout)
+            if place == "here":
+                return decode(items, self._layout)
+            place = place or self._start()
+            return place.decode(items) or decode(items, self._layout)
         except OSError:
-            self._end(decoder)
-            decoder = None
+            if place != "here":
+                self._end(place)
+                place = None
             return self._one_by_one(items)
         finally:
-            self._idle.put(decoder)
+            self._idle.put(place)
 
     def close(self) -> None:
         """Ends all processes."""
