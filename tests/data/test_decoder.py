@@ -92,6 +92,7 @@ def test_an_image_that_crashes_its_process_is_skipped_and_named(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     items = [*some_items(), Item("bomb.png", png(Image.new("RGB", (13, 13)))), some_items()[0]]
     decoders = Decoders(LAYOUT, 2)
+    assert decoders._idle.get() == "here"                      # only processes are left
     try:
         chunk = decoders.decode(items)
         assert chunk.kept == [True, False, False, True, True, True, False, True]

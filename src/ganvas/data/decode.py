@@ -34,7 +34,7 @@ def to_pixels(image: Image.Image | Pixels, layout: Layout) -> Pixels:
         picture = picture.convert("L")             # before resizing: a third of the work
     if layout.channels != 4 and picture.mode == "RGBA":
         if picture.size == (layout.width, layout.height):
-            picture = Image.alpha_composite(_background(layout).convert("RGBA"), picture).convert("RGB")
+            picture = Image.alpha_composite(_background(layout, "RGBA"), picture).convert("RGB")
         else:
             picture = picture.convert("RGBa")      # premultiplied: exact to resize and to compose
     part, corner = _fitted(picture, layout)
@@ -73,12 +73,12 @@ def _composed(part: Image.Image, corner: tuple[int, int], layout: Layout) -> Ima
 
 
 @functools.lru_cache(maxsize=8)
-def _background(layout: Layout) -> Image.Image:
-    """What lies behind the images of `layout`, RGB; shared: not to be drawn upon."""
+def _background(layout: Layout, mode: str = "RGB") -> Image.Image:
+    """What lies behind the images of `layout`; shared: not to be drawn upon."""
     if layout.transparency != "checker":
-        return Image.new("RGB", (layout.width, layout.height), layout.background)
+        return Image.new("RGB", (layout.width, layout.height), layout.background).convert(mode)
     y, x = np.mgrid[: layout.height, : layout.width] // layout.checker_px
-    return Image.fromarray(np.array(CHECKER_COLOURS, dtype=np.uint8)[(y + x) % 2])
+    return Image.fromarray(np.array(CHECKER_COLOURS, dtype=np.uint8)[(y + x) % 2]).convert(mode)
 
 
 def _fitted(picture: Image.Image, layout: Layout) -> tuple[Image.Image, tuple[int, int]]:
