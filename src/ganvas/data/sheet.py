@@ -75,7 +75,8 @@ class Sheet:
                  + (f"; {_count(len(self.ignored), 'other file')} ignored" if self.ignored else ""))]
         sizes = [f"{size} ({count:,})" if len(self.sizes) > 1 else size for size, count in list(self.sizes.items())[:4]]
         if len(self.sizes) > 4:
-            sizes.append(f"{len(self.sizes) - 4:,} other sizes from {_by(self.smallest)} to {_by(self.largest)}")
+            sides = f"sides from {min(self.smallest):,} to {max(self.largest):,}"
+            sizes.append(f"{_count(len(self.sizes) - 4, 'other size')}, {sides}")
         rows.append(("sizes", ", ".join(sizes)))
         rows.append(("kinds", ", ".join(f"{kind} ({count:,})" for kind, count in list(self.formats.items())[:6])))
         if self.grey:
