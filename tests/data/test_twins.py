@@ -156,6 +156,17 @@ def test_twins_of_twins_are_one_group_named_by_its_first_image():
     assert np.array_equal(groups[:80], np.arange(80))
 
 
+def test_what_just_misses_being_twins_is_kept_together_too():
+    images = blobs(120)
+    for share in np.linspace(0.0, 0.6, 40):                    # from a copy to something else, over all that lies between
+        images.append(Image.blend(images[5], images[6], float(share)))
+    found = find_twins(*noted(images))
+    assert (found.groups[found.together == found.together[5]] == found.groups[5]).sum() >= 1
+    parted = [i for i in range(120, 160) if found.groups[i] != 5]
+    together = [i for i in range(120, 160) if found.together[i] == 5]
+    assert set(range(120, 160)) - set(parted) < set(together)
+
+
 def test_searching_within_cells_finds_the_same_planted_twins():
     images = blobs(600)
     for i in range(0, 100, 5):

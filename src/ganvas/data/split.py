@@ -40,8 +40,9 @@ def split_images(pack: Pack, twins: Twins, holdout: float = 0.0, group_by: str =
     """Divides the images of `pack`.
 
     holdout: how many to hold out, as a share of all that are not dropped (below 1) or a number. Twins of any kind stay
-    together, so that nothing held out has one in training. Whole groups are taken in the order of a hash of their content,
-    those too large for what is still wanted passed over: the choice hangs on the images alone, adding some hardly changes it.
+    together, and so do images that just miss being twins: nothing held out has one in training. Whole groups are taken in
+    the order of a hash of their content, those too large for what is still wanted passed over: the choice hangs on the
+    images alone, and adding some hardly changes it.
     group_by: what else belongs together: "folder", the images of one folder, or a regular expression, those in whose
     names it matches the same text (its first group, if it has one).
     drop_duplicates: of images with the very same pixels, only the first stays.
@@ -84,7 +85,7 @@ def wanted_holdout(holdout: float, images: int) -> int:
 def grouped(pack: Pack, twins: Twins, group_by: str) -> Indices:
     """(N,): the group of each image: twins, and what `group_by` puts together. Numbers below N, not in a row."""
     if group_by == "none":
-        return twins.groups
+        return twins.together
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -102,7 +103,7 @@ def grouped(pack: Pack, twins: Twins, group_by: str) -> Indices:
     if pattern is not None and not links:
         raise DataError(f"--group-by {group_by}: matches none of the images' names, such as {pack.names[0]!r}.")
     a, b = np.array(links).T
-    rows, columns = np.concatenate([a, np.arange(len(pack))]), np.concatenate([b, twins.groups])
+    rows, columns = np.concatenate([a, np.arange(len(pack))]), np.concatenate([b, twins.together])
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(pack), len(pack)))
     component: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
     return component

@@ -29,9 +29,10 @@ SIMILAR = 0.7                  # least cosine of two gradient maps, each less th
 STAND_OUT = 0.5                # greatest ratio of 1 - cosine to that of the tenth neighbour
 EXPLAINED = 0.65               # least share that an affine map of the other's colours explains of what the mean thumbnail leaves
 SURELY = (0.97, 0.985)         # cosine and share explained at which a pair need not stand out
+MARGIN = 0.05                  # by which a pair may miss each of these and still be kept together in a hold-out
 SAME_COLOURS = 0.9             # share explained without any map of colours, above which twins are near, not recoloured
 
-_VERSION = 1                   # of what is kept in a pack; another one is looked for anew
+_VERSION = 2                   # of what is kept in a pack; another one is looked for anew
 _NEIGHBOUR = 10
 _STRANGERS = 20_000            # images among which neighbours are ranked
 _FEW = 50                      # fewer images have no meaningful tenth neighbour: strangers are then taken to have cosine 0.5
@@ -57,6 +58,7 @@ class Twins(NamedTuple):
 
     pairs: npt.NDArray[np.void]
     groups: Indices              # (N,): the lowest index among an image's twins, their twins, and so on; its own if it has none
+    together: Indices            # (N,): the same with those that just miss being twins: what a hold-out must not part
     exhaustive: bool             # False: near twins were looked for within cells only, and a few may be missed
 
 
@@ -65,7 +67,7 @@ def load_twins(pack: Pack, progress: Callable[[int, int], None] | None = None) -
     path = pack.home / "twins.npz"
     try:
         with np.load(path, allow_pickle=False) as kept:
-            twins = Twins(kept["pairs"], kept["groups"], bool(kept["exhaustive"]))
+            twins = Twins(kept["pairs"], kept["groups"], kept["together"], bool(kept["exhaustive"]))
             if kept["version"] == _VERSION and twins.groups.shape == (len(pack),) and twins.pairs.dtype == PAIR:
                 return twins
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -82,26 +84,31 @@ def find_twins(facts: Facts, thumbs: Thumbs, progress: Callable[[int, int], None
 
     60,000 images take well under a minute on two cores; memory is about 1.5 KB an image. progress(done, total) may raise.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     n = len(facts)
     if n < 2:
-        return Twins(np.zeros(0, PAIR), np.arange(n), exhaustive=True)
+        return Twins(np.zeros(0, PAIR), np.arange(n), np.arange(n), exhaustive=True)
     exact, firsts = _linked(facts["content"], np.arange(n))
     found = [_pairs(exact, Kind.EXACT, mirrored=False, likeness=1.0)]
     similar = _Thumbnails(thumbs, firsts)
-    found += [similar.judged(pairs, mirrored, Kind.RECOLOURED) for pairs, mirrored in _same_structure(facts, firsts)]
-    found += _near(similar, exhaustive, progress)
-    pairs = np.concatenate(found)
+    found += [similar.judged(pairs, mirrored) for pairs, mirrored in _same_structure(facts, firsts)]
+    near, nearly = _near(similar, exhaustive, progress)
+    pairs = np.concatenate([*found, *near])
     # Twins that are nearly symmetric are found twice: the better match counts, and straight before mirrored.
     pairs = pairs[np.lexsort((pairs["kind"], pairs["mirrored"], -pairs["likeness"].round(2), pairs["b"], pairs["a"]))]
     new = (pairs["a"][1:] != pairs["a"][:-1]) | (pairs["b"][1:] != pairs["b"][:-1])
     pairs = pairs[np.concatenate([[True], new])[:len(pairs)]]
+    return Twins(pairs, _groups(n, pairs), _groups(n, np.concatenate([pairs, *nearly])), len(firsts) <= exhaustive)
+
+
+def _groups(n: int, pairs: npt.NDArray[np.void]) -> Indices:
+    """(n,): the lowest index that each image is connected with."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(pairs), bool), (pairs["a"].astype(np.int64), pairs["b"].astype(np.int64))), shape=(n, n))
     _, component = connected_components(links, directed=False)
-    lowest = np.unique(component, return_index=True)[1]
-    return Twins(pairs, lowest[component].astype(np.int64), len(firsts) <= exhaustive)
+    lowest = np.unique(component, return_index=True)[1].astype(np.int64)
+    return cast(Indices, lowest[component])
 
 
 def _linked(keys: npt.NDArray[np.uint64], of: Indices) -> tuple[Indices, Indices]:
@@ -176,12 +183,11 @@ class _Thumbnails:
             plain[i:i + 2048] = 1 - np.square(a - b).sum((1, 2)) / np.minimum(left_a, left_b)
         return mapped, plain
 
-    def judged(self, pairs: Indices, mirrored: bool, otherwise: Kind, least: float = -np.inf) -> npt.NDArray[np.void]:
-        """The pairs explained to at least `least`, as PAIR: near or mirrored where their colours agree, `otherwise` where not."""
+    def judged(self, pairs: Indices, mirrored: bool) -> npt.NDArray[np.void]:
+        """The pairs as PAIR: near or mirrored where their colours agree, recoloured where not."""
         mapped, plain = self.likeness(pairs, mirrored)
         same = Kind.MIRRORED if mirrored else Kind.NEAR
-        made = _pairs(pairs, np.where(plain >= SAME_COLOURS, same, otherwise).astype(np.uint8), mirrored, mapped)
-        return made[mapped >= least]
+        return _pairs(pairs, np.where(plain >= SAME_COLOURS, same, Kind.RECOLOURED).astype(np.uint8), mirrored, mapped)
 
 
 def composed(thumbs: Thumbs) -> Floats:
@@ -213,35 +219,41 @@ def _unexplained(pictures: Floats, by: Floats) -> Floats:
     return cast(Floats, left + np.float32(1e-4))
 
 
-def _near(similar: _Thumbnails, exhaustive: int, progress: Callable[[int, int], None] | None) -> list[npt.NDArray[np.void]]:
-    """Twins by their thumbnails: straight and mirrored ones, each as PAIR."""
+def _near(similar: _Thumbnails, exhaustive: int, progress: Callable[[int, int], None] | None,
+          ) -> tuple[list[npt.NDArray[np.void]], list[npt.NDArray[np.void]]]:
+    """Twins by their thumbnails, straight and mirrored ones; and pairs that are nearly twins. Each as PAIR."""
     firsts, n = similar.firsts, len(similar.firsts)
+    found: list[npt.NDArray[np.void]] = []
+    nearly: list[npt.NDArray[np.void]] = []
     if n < 2:
-        return []
+        return found, nearly
     points = similar.projected()
     cells = _cells(points, exhaustive)
     least = _least_cosine(points)
     tenth = np.full(n, np.nan, np.float32)                 # of the images that have had a candidate
-    found = []
     for mirrored in (False, True):
         queries = similar.projected(mirrored=True) if mirrored else points
-        for a, b in _batched(_candidates(points, queries, cells, least, progress, int(mirrored))):
+        for a, b in _batched(_candidates(points, queries, cells, least - MARGIN, progress, int(mirrored))):
             new = np.unique(np.concatenate([a, b]))
             new = new[np.isnan(tenth[new])]
             tenth[new] = _tenth(points, new)
-            limit = STAND_OUT * (1 - np.maximum(tenth[a], tenth[b]))
+            room = 1 - np.maximum(tenth[a], tenth[b])
             # The projection's distance is at most the true one: what does not stand out in it does not at all.
-            keep = _half_squares(points, a, queries, b) <= np.maximum(limit, 1 - SURELY[0])
-            pairs = firsts[np.stack([a[keep], b[keep]], 1)]
+            keep = _half_squares(points, a, queries, b) <= np.maximum((STAND_OUT + MARGIN) * room, 1 - SURELY[0])
+            pairs, room = firsts[np.stack([a[keep], b[keep]], 1)], room[keep]
             cosine = np.empty(len(pairs), np.float32)
             for i in range(0, len(pairs), 8192):
                 cosine[i:i + 8192] = np.einsum("nk,nk->n", similar.maps(pairs[i:i + 8192, 0]),
                                                similar.maps(pairs[i:i + 8192, 1], mirrored))
-            stands_out = (cosine >= least) & (1 - cosine <= limit[keep])
-            sure = (cosine >= SURELY[0]) & ~stands_out
-            for chosen, explained in ((stands_out, EXPLAINED), (sure, SURELY[1])):
-                found.append(similar.judged(pairs[chosen], mirrored, Kind.RECOLOURED, explained))
-    return found
+            sure = cosine >= SURELY[0]
+            keep = sure | (1 - cosine <= (STAND_OUT + MARGIN) * room)
+            judged, cosine, room, sure = similar.judged(pairs[keep], mirrored), cosine[keep], room[keep], sure[keep]
+            stands_out = (cosine >= least) & (1 - cosine <= STAND_OUT * room)
+            likeness = judged["likeness"]
+            twins = (stands_out & (likeness >= EXPLAINED)) | (sure & (likeness >= SURELY[1]))
+            found.append(judged[twins])
+            nearly.append(judged[~twins & (likeness >= EXPLAINED - MARGIN) & (1 - cosine <= (STAND_OUT + MARGIN) * room)])
+    return found, nearly
 
 
 def _batched(candidates: Iterator[tuple[Indices, Indices]]) -> Iterator[tuple[Indices, Indices]]:
