@@ -132,7 +132,7 @@ def test_the_page_names_options_that_exist_and_every_option_of_inspect():
     flags = [{flag for option in command.params for flag in option.opts if flag.startswith("--")} for command in commands]
     assert named <= set().union(*flags)
     assert flags[0] - {"--help"} <= named
-    assert {flag for flag in flags[1] & named if flag not in flags[0]} == {"--mirror", "--skip-bad", "--out", "--time"}
+    assert {flag for flag in flags[1] & named if flag not in flags[0]} == {"--skip-bad", "--out", "--time"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)

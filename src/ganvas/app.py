@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,11 @@ def stop_on_signals() -> Iterator[Callable[[], str | None]]:
 
 def score(
     run: str | Path, images: list[str | Path], checkpoint: str = "last", discriminator: nn.Module | None = None,
+    skip_bad: Callable[[UnreadableError], None] | None = None,
 ) -> list[tuple[str, float]]:
     """(name, D's probability that it is real) for each image, made fit as the run's own images were.
+
+    skip_bad: hears of each image that cannot be read, and it is left out; None = such an image is an error.
 
     Folders and archives stand for the images in them. D is in eval mode; where it has no running averages
     (radford-faces-64), the images judged together are normalised together.
@@ -115,7 +119,7 @@ def score(
     D, config, _ = load_discriminator(open_run(Path(run)), checkpoint, discriminator)
     names: list[str] = []
     logits: list[torch.Tensor] = []
-    named = _pictures(images, config.data)
+    named = _pictures(images, config.data, skip_bad)
     with torch.no_grad():
         while some := list(itertools.islice(named, SCORED_AT_ONCE)):
             names += [name for name, _ in some]
@@ -125,25 +129,33 @@ def score(
     return list(zip(names, torch.cat(logits).sigmoid().tolist(), strict=True))
 
 
-def _pictures(images: list[str | Path], data: DataConfig) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _pictures(
+    images: list[str | Path], data: DataConfig, skip_bad: Callable[[UnreadableError], None] | None,
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """(name, pixels) of each image in files, folders and archives, cut and made fit as a run's own were."""
     layout = layout_of(data)
-    try:
-        for where in images:
-            path = Path(where)
-            if path.is_file() and path.suffix.lower() not in NOT_SINGLE:        # cut by nobody: it may be a tile
-                yield str(where), to_pixels(open_image(path.read_bytes(), str(where)), layout)
-                continue
-            source = open_source(where, tile=data.tile, frames=data.frames)
-            try:
-                for i in range(len(source)):
-                    item = source.load(i)
-                    picture = open_image(item, source.item_name(i)) if isinstance(item, bytes) else item
-                    yield source.item_name(i), to_pixels(picture, layout)
-            finally:
-                source.close()
-    except UnreadableError as error:                           # its own text offers an option of training
-        raise DataError(f"{error.item}: cannot be read as an image ({error.reason}). Leave it out.") from error
+
+    def fitted(name: str, load: Callable[[], bytes | NDArray[np.uint8]]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        try:
+            item = load()
+            yield name, to_pixels(open_image(item, name) if isinstance(item, bytes) else item, layout)
+        except UnreadableError as error:                       # its own text offers an option of training
+            if skip_bad is None:
+                raise DataError(f"{error.item}: cannot be read as an image ({error.reason}). Pass --skip-bad to leave such "
+                                "files out.") from error
+            skip_bad(error)
+
+    for where in images:
+        path = Path(where)
+        if path.is_file() and path.suffix.lower() not in NOT_SINGLE:        # cut by nobody: it may be a tile
+            yield from fitted(str(where), path.read_bytes)
+            continue
+        source = open_source(where, tile=data.tile, frames=data.frames)
+        try:
+            for i in range(len(source)):
+                yield from fitted(source.item_name(i), partial(source.load, i))
+        finally:
+            source.close()
 
 
 def inspect(source: str | Path | NDArray[Any] | None = None, *, page: str | Path | None = None, **options: Any) -> Sheet:

@@ -96,7 +96,7 @@ def test_a_sprite_sheet_is_cut_into_tiles(cli):
     (("pile", "--group-by", "(x"), ["data.group_by = '(x'", "regular expression"]),
     (("pile", "--holdout", "100%"), ["data.holdout = '100%'", "below 100"]),
     (("pile", "--holdout", "2.5"), ["data.holdout", "whole number"]),
-    (("pile", "--mirror", "maybe"), ["--mirror"]),
+    (("pile", "--mirror", "maybe"), ["data.mirror = 'maybe'"]),
     (("pile", "--transparency", "pink"), ["data.transparency = 'pink'", "checker"]),
     (("pile", "--labels", "nothing.csv"), ["nothing.csv"]),
     (("pile", "--html", "pile/003.png/x.html"), ["x.html"]),

@@ -63,4 +63,13 @@ def test_what_cannot_be_scored_is_named(finished, cli, args, words):
     done = cli("score", *args)
     assert (done.code, done.out) == (1, "")
     assert all(word in done.err for word in words), done.err
-    assert "--skip-bad" not in done.err                    # score has no such option
+
+
+def test_broken_files_are_named_and_can_be_left_out(cli, finished):
+    Path("images/torn.png").write_bytes(b"")
+    done = cli("score", "images")
+    assert done.code == 1 and "images/torn.png" in done.err and "--skip-bad" in done.err
+    done = cli("score", "images", "--skip-bad", "--json")
+    assert done.code == 0, done.err
+    assert "left out: images/torn.png: the file is empty" in done.err
+    assert len(json.loads(done.out)["scores"]) == 20

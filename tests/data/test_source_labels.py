@@ -7,6 +7,9 @@ import zipfile
 import pytest
 from PIL import Image
 
+from ganvas.data.layout import Layout
+from ganvas.data.pack import build_pack
+from ganvas.data.source_base import UnreadableError
 from ganvas.data.sources import open_source
 from ganvas.errors import ConfigError, DataError
 
@@ -170,7 +173,6 @@ def test_several_columns_are_named_with_the_way_to_choose(folder):
 @pytest.mark.parametrize(("content", "words"), [
     ("file,label\na.png,cat\n",
      ["2 of 3 images have no label in its column 'label': b.png, deep/c.png.", "--labels none"]),
-    ("file,label\na.png,cat\nb.png,\nc.png,dog\n", ["1 of 3 images have no label in its column 'label': b.png"]),
     ("file,label\na.png,cat\nb.png,dog\nc.png,dog\n./a,dog\n",
      ["a.png is 'cat' in line 2, but 'dog' in line 5", "one label only"]),
     ("file,label\nx.png,cat\n",
@@ -249,6 +251,19 @@ def test_rows_without_an_image_are_told(folder):
     source = open_source("set", "metadata.csv")
     assert labels_of(source) == EXPECTED
     assert any(note == "2 rows of metadata.csv name no image here" for note in source.notes)
+
+
+def test_a_few_images_without_a_label_are_left_out_like_those_that_cannot_be_read(folder):
+    folder("metadata.csv", "file,label\na.png,cat\nb.png,\nc.png,dog\n")
+    source = open_source("set", "metadata.csv")
+    with pytest.raises(UnreadableError, match=r"set/b\.png.*it has no label in the column 'label' of metadata\.csv"):
+        source.load(1)
+    pack = build_pack(source, Layout(4, 4), skip_bad=True)
+    assert pack.skipped == [("set/b.png", "it has no label in the column 'label' of metadata.csv")]
+    assert [pack.class_names[label] for label in pack.labels] == ["cat", "dog"]
+    before = source.stamp
+    folder("metadata.csv", "file,label\na.png,cat\nb.png,cat\nc.png,dog\n")
+    assert open_source("set", "metadata.csv").stamp != before
 
 
 def test_a_base_name_that_two_images_share_needs_the_folder(folder, tmp_path):

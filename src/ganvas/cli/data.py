@@ -38,6 +38,7 @@ def inspect(
     fit: Annotated[str | None, config_option("fit")] = None,
     transparency: Annotated[str | None, config_option("transparency")] = None,
     native: Annotated[str | None, config_option("native")] = None,
+    mirror: Annotated[str | None, config_option("mirror")] = None,
     labels: Annotated[str | None, config_option("labels")] = None,
     tile: Annotated[str | None, config_option("tile")] = None,
     frames: Annotated[str | None, config_option("frames")] = None,
@@ -47,7 +48,7 @@ def inspect(
     html: Annotated[str | None, typer.Option(help="the page to write; <name of the source>-data.html if left out")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for another program to read; a page only with --html")] = False,
 ) -> None:
-    """Look at images before training: what the networks will see, copies, broken files, labels. Changes nothing."""
+    """Look at images before training: what the networks will see, copies, broken files, labels. Writes one page."""
     import json
 
     from rich.table import Table
@@ -60,6 +61,7 @@ def inspect(
     watch = Silent() if as_json else TerminalWatcher()
     asked: dict[str, Any] = {
         "preset": preset, "size": size, "channels": channels, "fit": fit, "transparency": transparency, "native": native,
+        "mirror": mirror,
         "labels": labels, "tile": tile, "frames": frames, "holdout": holdout, "group_by": group_by,
         "drop_duplicates": drop_duplicates}
     try:

@@ -27,7 +27,8 @@ class FileSource(Source):
         self._files, self._images = files, list(images)
         files.check(images)
         found = labels_of_files(files, self._images, labels)
-        stamp = stamp_of((name, *files.stamp(name)) for name in self._images)
+        self._unlabelled, self._why_unlabelled = found.unlabelled, found.why_unlabelled
+        stamp = stamp_of([*((name, *files.stamp(name)) for name in self._images), *sorted(found.unlabelled)])
         left_out = [(name, reason) for name, reason in (*files.left_out, *ignored) if name != found.table]
         super().__init__(files.where, name, stamp, labels=found.labels, class_names=found.class_names,
                          notes=[*files.notes, *found.notes],
@@ -40,6 +41,8 @@ class FileSource(Source):
         return printable(self._files.show(self._images[index]))
 
     def load(self, index: int) -> bytes:
+        if index in self._unlabelled:
+            raise UnreadableError(self.item_name(index), self._why_unlabelled)
         return self._files.read(self._images[index])
 
     def close(self) -> None:

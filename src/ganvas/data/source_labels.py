@@ -42,7 +42,7 @@ def labels_of_files(files: Files, images: Sequence[str], labels: str) -> Found:
     assert asked, "checked by check_labels_option"
     inside, folder, table, notes = _asked_table(files, asked["file"])
     found = labels_of_table(table, asked["column"], images, folder, asked["file"])
-    return Found(found.labels, found.class_names, (*notes, *found.notes), inside)
+    return Found(found.labels, found.class_names, (*notes, *found.notes), inside, found.unlabelled, found.why_unlabelled)
 
 
 def folder_labels(names: Sequence[str], where: str, by_folder: bool) -> Found:

@@ -15,6 +15,7 @@ HEAD_BYTES = 32
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 # They begin like a TIFF, but what Pillow would find in them is the camera's thumbnail.
 _CAMERA_RAW = {".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".kdc", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
+_UNREADABLE_IMAGES = {".heic", ".heif", ".jxl"}    # pictures without doubt: said to be unreadable rather than passed over
 
 
 class Files(ABC):
@@ -81,7 +82,7 @@ def why_ignored(name: str) -> str | None:
     if reason := _why_never(name):
         return reason
     ending = _ending(name)
-    return None if ending in image_extensions() else ending or "without an ending"
+    return None if ending in image_extensions() or ending in _UNREADABLE_IMAGES else ending or "without an ending"
 
 
 def is_looked_into(name: str) -> bool:

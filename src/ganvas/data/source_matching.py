@@ -29,6 +29,8 @@ class Found:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     table: str | None = None
+    unlabelled: frozenset[int] = frozenset()       # images without a label, if there are few; the number of theirs means nothing
+    why_unlabelled: str = ""
 
 
 def labels_of_table(table: Table, column: str | None, images: Sequence[str], folder: str, option: str,
@@ -36,8 +38,8 @@ def labels_of_table(table: Table, column: str | None, images: Sequence[str], fol
     """The label of each of `images` in `table`. folder: where the table lies among them, for names relative to it.
 
     An image is found by its relative name, else by its base name if no other image has that, with or without ending.
-    option: the file as the user named it for --labels. Raises DataError: no such column, or several that may be it; two
-    labels for one image, an image without a label, values that are no classes.
+    Images without a label are `unlabelled`. option: the file as the user named it for --labels. Raises DataError: no such
+    column, or several that may be it; two labels for one image, half of the images without one, values that are no classes.
     """
     keys = keys or Keys(images)
     naming = name_column(table, keys, images, folder)
@@ -60,17 +62,21 @@ def labels_of_table(table: Table, column: str | None, images: Sequence[str], fol
                                 "remove one of them.")
             values[index], given_at[index] = value, line
 
-    missing = [name for name, value in zip(images, values, strict=True) if value is None]
-    if missing:
+    unlabelled = frozenset(index for index, value in enumerate(values) if value is None)
+    if 2 * len(unlabelled) >= len(images):         # the names do not fit, rather than that some images are new
+        missing = [images[index] for index in sorted(unlabelled)]
         few = ", ".join(map(printable, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise DataError(f"{table.what}: {len(missing):,} of {len(images):,} images have no label in its column "
                         f"{label_column!r}: {few}. Add rows for them, remove these images, or pass --labels none.")
-    labels, class_names = _classes([value for value in values if value is not None], table, label_column)
+    found, class_names = _classes([value for value in values if value is not None], table, label_column)
+    labels = np.zeros(len(images), np.int64)
+    labels[[index for index in range(len(images)) if index not in unlabelled]] = found
     notes = [f"labels are taken from the column {label_column!r} of {table.what}: {len(class_names)} classes"]
     if unmatched:
         notes.append(f"{unmatched:,} row{'' if unmatched == 1 else 's'} of {table.what} name{'s' if unmatched == 1 else ''} "
                      "no image here")
-    return Found(labels, class_names, tuple(notes))
+    why = f"it has no label in the column {label_column!r} of {table.what}"
+    return Found(labels, class_names, tuple(notes), None, unlabelled, why)
 
 
 class Keys:
