@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from ganvas import recipe
-from ganvas.config import ImageSize, RunConfig, fields, flatten, make_config, to_yaml
+from ganvas.config import RunConfig, fields, flatten, make_config, to_yaml
 from ganvas.data.decode import Look
 from ganvas.errors import ConfigError
 from ganvas.networks.shapes import stages
 from ganvas.presets import load_preset, preset_names
 from ganvas.recipe import check_device, complete, config_values, options_from, seconds, table
+from ganvas.values import ImageSize
 
 
 def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0, **more):

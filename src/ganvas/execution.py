@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ganvas import __version__
-from ganvas.config import Amount, RunConfig
+from ganvas.config import RunConfig
 from ganvas.files import write_whole
 from ganvas.run_folder import RunFolder
+from ganvas.values import Amount
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

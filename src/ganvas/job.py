@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ganvas import execution
 from ganvas.checkpoint import read_newest
-from ganvas.config import Amount, RunConfig, differences, make_config, to_yaml
+from ganvas.config import RunConfig, differences, make_config, to_yaml
 from ganvas.config import from_yaml as values_from
 from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
@@ -37,6 +37,7 @@ from ganvas.run_lock import RunLock
 from ganvas.run_writer import RunWriter, draw_end
 from ganvas.training import loop
 from ganvas.training.state import TrainState
+from ganvas.values import Amount
 from ganvas.watcher import Watcher, images, seen
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin

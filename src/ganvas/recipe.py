@@ -13,17 +13,17 @@ from ganvas.config import (
     FROM_IMAGES,
     LENGTHS,
     SHORT,
-    ImageSize,
     RunConfig,
     fields,
     flatten,
     from_yaml,
     make_config,
 )
-from ganvas.data.decode import Look
+from ganvas.data.looks import Look
 from ganvas.errors import ConfigError
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
+from ganvas.values import ImageSize
 
 MOST_ROUNDING = 1.25         # of a side; beyond, a size is refused rather than rounded
 MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening

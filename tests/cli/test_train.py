@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from ganvas.checkpoint import read_checkpoint
-from ganvas.config import Amount, from_yaml, make_config, to_yaml
+from ganvas.config import from_yaml, make_config, to_yaml
 from ganvas.generator import config_of, load
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
 from ganvas.training import loop
+from ganvas.values import Amount
 from makers import image_folder
 
 SEEDS_STATISTICS = ("Loss_D", "Loss_G", "D(x)", "D(G(z))_before", "D(G(z))_after")

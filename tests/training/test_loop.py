@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganvas.checkpoint import read_checkpoint, write_checkpoint
-from ganvas.config import Amount, make_config
+from ganvas.config import make_config
 from ganvas.data.batches import Schedule
 from ganvas.errors import DivergedError
 from ganvas.losses import LOSSES, loss_pair
@@ -17,6 +17,7 @@ from ganvas.presets import load_preset, preset_names
 from ganvas.rng import Purpose
 from ganvas.training.loop import draw_z, nimg_of, passed, train
 from ganvas.training.state import TrainState
+from ganvas.values import Amount
 
 TINY = {"network.g_channels": 4, "network.d_channels": 4, "network.z_dim": 5, "train.batch": 8, "data.size": "12"}
 OFTEN = {"output.log_every": "3 steps", "output.grid_every": "2 steps", "output.checkpoint_every": "4 steps"}

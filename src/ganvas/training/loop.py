@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ganvas.config import Amount, RunConfig
+from ganvas.config import RunConfig
 from ganvas.data.batches import Batches, Images, Schedule
 from ganvas.errors import DivergedError
 from ganvas.losses import LossPair
@@ -22,6 +22,7 @@ from ganvas.rng import Purpose, latents
 from ganvas.training.ema import half_life_at, update_ema
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step, turns_at
+from ganvas.values import Amount
 
 
 @dataclass(frozen=True)
