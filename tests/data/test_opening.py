@@ -183,6 +183,7 @@ def test_what_is_no_image_is_named_with_its_reason_and_the_remedy(data, reason):
         open_image(data, "x.png")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_every_cut_through_a_file_is_either_refused_or_still_the_picture():
     for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"):
         data = encoded(Image.effect_noise((16, 16), 50), kind)
