@@ -95,7 +95,7 @@ class Job:
                 raise KeyboardInterrupt
             self.watch.opening(done, total)
 
-        self.source, self.config, self.why, _ = resolve(
+        self.source, self.config, self.why = resolve(
             source, preset, config, settings, short, forced, settled, self.watch.tell, opening)
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":

@@ -23,7 +23,6 @@ class Request(NamedTuple):
     source: Source
     config: RunConfig
     why: dict[str, str]            # {option: a line that says how it was chosen or changed}
-    given: dict[str, Any]          # the options of the call itself, by dotted name
 
 
 def resolve(
@@ -49,4 +48,4 @@ def resolve(
         tell(note)
     recipe = complete(source.where, look(source), preset, base, given | dict(forced or {}), images=len(source),
                       settled=settled(source))
-    return Request(source, recipe.config, recipe.why, given)
+    return Request(source, recipe.config, recipe.why)

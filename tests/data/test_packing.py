@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ganvas.config import DataConfig
-from ganvas.data import cache, chunks, opening
+from ganvas.data import cache, chunks, opening, packing
 from ganvas.data import pack as pack_module
 from ganvas.data.layout import Layout
 from ganvas.data.pack import build_pack
@@ -261,3 +261,14 @@ def test_the_arrays_of_a_pack_open_with_plain_numpy(source, tmp_path):
         assert np.load(pack.path / f"{name}.npy").shape == (11, *shape)
     names = [json.loads(line) for line in (pack.path / "names.jsonl").read_text(encoding="utf-8").splitlines()]
     assert names == list(pack.names)
+
+
+def test_large_files_are_not_all_loaded_before_the_first_is_decoded(tmp_path, monkeypatch):
+    source = open_source(image_folder(tmp_path / "images", 300))
+    whole = build_pack(source, LAYOUT, cache_dir=tmp_path / "a", workers=1)
+    at_once, decode = [], packing.Decoders.decode
+    monkeypatch.setattr(packing, "_LOADED_BYTES", 1)
+    monkeypatch.setattr(packing.Decoders, "decode", lambda self, items: (at_once.append(len(items)), decode(self, items))[1])
+    parts = build_pack(source, LAYOUT, cache_dir=tmp_path / "b", workers=1)
+    assert max(at_once) == 1
+    assert (parts.fingerprint, list(parts.names)) == (whole.fingerprint, list(whole.names))

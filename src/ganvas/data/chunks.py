@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from ganvas.errors import DataError
 IMAGES, FACTS, THUMBS, SUMS, NAMES = "images.npy", "facts.npy", "thumbs.npy", "sums.npy", "names.jsonl"
 PARTS = (IMAGES, FACTS, THUMBS, SUMS, NAMES)
 
+
 class Item(NamedTuple):
     """One item of a source, loaded."""
 
@@ -33,6 +34,12 @@ class Chunk(NamedTuple):
     kept: list[bool]                   # of each item
     skipped: list[tuple[str, str]]     # (name, reason)
     parts: dict[str, bytes]            # of those kept: what is added to each file
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Chunks that follow each other as one."""
+    return Chunk([kept for chunk in chunks for kept in chunk.kept], [each for chunk in chunks for each in chunk.skipped],
+                 {name: b"".join(chunk.parts[name] for chunk in chunks) for name in PARTS})
 
 
 class LargeImageError(Exception):

@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from ganvas.data.chunks import PARTS, Chunk, Item, LargeImageError, decode
+from ganvas.data.chunks import PARTS, Chunk, Item, LargeImageError, decode, joined
 from ganvas.data.layout import Layout
 from ganvas.data.source_base import UnreadableError
 
@@ -134,8 +134,7 @@ class Decoders:
                 crashed = UnreadableError(item.name, "its content crashed the decoder")
                 done.append(decode([Item(item.name, crashed)], self._layout))
         self._end(decoder)
-        return Chunk([kept for chunk in done for kept in chunk.kept], [each for chunk in done for each in chunk.skipped],
-                     {name: b"".join(chunk.parts[name] for chunk in done) for name in PARTS})
+        return joined(done)
 
     def _start(self) -> Decoder:
         decoder = Decoder(self._layout)

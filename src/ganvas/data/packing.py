@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ganvas.data.chunks import FACTS, IMAGES, NAMES, PARTS, SUMS, THUMBS, Chunk, Item
+from ganvas.data.chunks import FACTS, IMAGES, NAMES, PARTS, SUMS, THUMBS, Chunk, Item, joined
 from ganvas.data.decoder import Decoders
 from ganvas.data.facts import FACT, THUMB_PX
 from ganvas.data.layout import Layout
@@ -28,6 +28,7 @@ LABELS, MANIFEST = "labels.npy", "manifest.json"
 HEADER_BYTES = 512                     # of each .npy here
 
 _CHUNK_BYTES = 4 * 2**20               # decoded pixels in one task
+_LOADED_BYTES = 8 * 2**20              # files in the hands of one thread, but for the last
 _WORTH_PROCESSES = 500                 # images from which on processes of their own, a fifth of a second to start, are faster
 
 
@@ -105,8 +106,16 @@ def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
     decoders = Decoders(layout, workers - 1 if len(source) >= _WORTH_PROCESSES else 0)
 
     def work(start: int) -> Chunk:
-        items = [_loaded(source, i) for i in range(start, min(start + size, len(source))) if not stop.is_set()]
-        return decoders.decode(items)
+        done: list[Chunk] = []
+        items: list[Item] = []
+        for index in range(start, min(start + size, len(source))):
+            if stop.is_set():
+                break
+            items.append(_loaded(source, index))
+            if sum(map(_bytes_of, items)) > _LOADED_BYTES:     # photographs as cameras write them: not 64 of them at once
+                done.append(decoders.decode(items))
+                items = []
+        return joined([*done, decoders.decode(items)]) if done else decoders.decode(items)
 
     ahead: deque[Future[Chunk]] = deque()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -121,6 +130,11 @@ def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
         stop.set()
         threads.shutdown(cancel_futures=True)
         decoders.close()
+
+
+def _bytes_of(item: Item) -> int:
+    content = item.content
+    return 0 if isinstance(content, UnreadableError) else len(content) if isinstance(content, bytes) else content.nbytes
 
 
 def _loaded(source: Source, index: int) -> Item:
