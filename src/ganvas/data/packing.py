@@ -108,13 +108,15 @@ def _chunks(source: Source, layout: Layout, workers: int) -> Generator[Chunk]:
     def work(start: int) -> Chunk:
         done: list[Chunk] = []
         items: list[Item] = []
+        loaded = 0
         for index in range(start, min(start + size, len(source))):
             if stop.is_set():
                 break
             items.append(_loaded(source, index))
-            if sum(map(_bytes_of, items)) > _LOADED_BYTES:     # photographs as cameras write them: not 64 of them at once
+            loaded += _bytes_of(items[-1])
+            if loaded > _LOADED_BYTES:                     # photographs as cameras write them: not 64 of them at once
                 done.append(decoders.decode(items))
-                items = []
+                items, loaded = [], 0
         return joined([*done, decoders.decode(items)]) if done else decoders.decode(items)
 
     ahead: deque[Future[Chunk]] = deque()
