@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/ganvas demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

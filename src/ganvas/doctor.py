@@ -22,7 +22,9 @@ State = Literal["ok", "note", "fault"]
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 LITTLE_DISK, LITTLE_MEMORY = 5 * 10**9, 4 * 10**9
-EXTRAS = {"examples": "the plain scripts in examples/plain", "dev": "tests, lint and the lock"}
+EXTRAS = {
+    "examples": "the plain scripts in examples/plain", "inception": "FID and KID in the space of published figures",
+    "dev": "tests, lint and the lock"}
 CODECS = {"webp": "WebP", "avif": "AVIF", "jpg_2000": "JPEG 2000"}
 
 _PYTORCH = "choose your system at pytorch.org/get-started and run the line it shows"
