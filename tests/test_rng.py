@@ -48,7 +48,7 @@ def test_uniforms_are_the_words_of_the_documented_counters():
 def test_the_numbers_of_the_purposes_are_never_changed():
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "ORDER": 0, "Z": 1, "Z_G": 2, "ROTATION": 3, "FLIP": 4, "GRID": 5, "SAMPLE": 6, "BATCH_NORM": 7,
-        "REPLACEMENT": 8,
+        "REPLACEMENT": 8, "MEASURE": 9, "EVALUATE": 10, "SUBSET": 11,
     }  # fmt: skip
 
 

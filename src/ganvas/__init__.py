@@ -3,14 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "inspect", "iterate", "load", "score", "train"]
+__all__ = ["__version__", "compare", "evaluate", "inspect", "iterate", "load", "score", "train"]
 
 if TYPE_CHECKING:
     from ganvas.app import inspect, iterate, score, train
     from ganvas.generator import load
+    from ganvas.judging import compare, evaluate
 
 _HOMES = {
-    "inspect": "ganvas.app", "train": "ganvas.app", "iterate": "ganvas.app", "score": "ganvas.app", "load": "ganvas.generator"}
+    "inspect": "ganvas.app", "train": "ganvas.app", "iterate": "ganvas.app", "score": "ganvas.app", "load": "ganvas.generator",
+    "compare": "ganvas.judging", "evaluate": "ganvas.judging"}
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ class Run:
     nimg: int
     end: str
 
-    def generator(self, checkpoint: str = "last") -> ImageGenerator:
+    def generator(self, checkpoint: str = "best") -> ImageGenerator:
         """Its generator, for a run with Ganvas's own networks (otherwise `ganvas.load(run.path, generator=…)`)."""
         return load(self.path, checkpoint)
 
@@ -105,7 +105,7 @@ def stop_on_signals() -> Iterator[Callable[[], str | None]]:
 
 
 def score(
-    run: str | Path, images: list[str | Path], checkpoint: str = "last", discriminator: nn.Module | None = None,
+    run: str | Path, images: list[str | Path], checkpoint: str = "best", discriminator: nn.Module | None = None,
     skip_bad: Callable[[UnreadableError], None] | None = None,
 ) -> list[tuple[str, float]]:
     """(name, D's probability that it is real) for each image, made fit as the run's own images were.

@@ -162,6 +162,17 @@ class OutputConfig(Section):
     keep_every: AmountField | None = Field(None, description="checkpoints kept for ever")
 
 
+class MeasureConfig(Section):
+    """How a run in training is measured: what finds its best checkpoint."""
+
+    share: float = Field(0.05, ge=0, le=0.5, description="largest share of the training time for measuring; 0 = never")
+    every: AmountField | None = Field(None, description="measure this often, whatever it costs; none = as the share allows")
+    extractor: str = Field(
+        "random", min_length=1, description="what sees the images: random, classifier, inception or FILE.py:function")
+    n: int = Field(512, ge=16, le=50_000, description="samples in one measurement")
+    patience: AmountField | None = Field(None, description="stop when nothing better has come for this long; none = never")
+
+
 class ExecutionConfig(Section):
     """The machine; may change when a run goes on, which is then said not to be bit-exact."""
 
@@ -179,6 +190,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     length: AmountField = Field(Amount(20, "epochs"), description="how long to train")
     output: OutputConfig = OutputConfig()
+    measure: MeasureConfig = MeasureConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
@@ -206,14 +218,16 @@ SHORT = {
     "native": "data.native", "labels": "data.labels", "tile": "data.tile", "frames": "data.frames", "mirror": "data.mirror",
     "skip_bad": "data.skip_bad", "drop_duplicates": "data.drop_duplicates", "holdout": "data.holdout",
     "group_by": "data.group_by",
-    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
+    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed", "patience": "measure.patience",
     "device": "execution.device", "threads": "execution.threads",
 }
 LENGTHS = ("kimg", "epochs", "steps")
 # What is chosen from the images where it is not given, or given as "auto"; a run that goes on keeps what was chosen for it.
 FROM_IMAGES = (
     "data.size", "data.channels", "data.fit", "data.transparency", "data.native", "data.mirror", "data.holdout")
-MAY_CHANGE = ("preset", "data.source", "data.skip_bad", "length", "output", "execution")   # when a run goes on
+# When a run goes on. Measurements of one run are compared with each other, so what sees the images may not change.
+MAY_CHANGE = ("preset", "data.source", "data.skip_bad", "length", "output", "measure.share", "measure.every", "measure.patience",
+              "execution")
 
 
 def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -25,11 +25,15 @@ def environment(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def note(folder: RunFolder, config: RunConfig, fingerprint: str, images: int, budget_sec: float | None) -> None:
-    """Writes execution.json; `budget_sec` is --time, for which config.length was chosen."""
-    content: dict[str, Any] = {"environment": environment(config), "images": images, "data_fingerprint": fingerprint}
-    if budget_sec is not None:
-        content |= {"time_sec": budget_sec, "length": str(config.length)}
+def note(folder: RunFolder, config: RunConfig, **about: Any) -> None:
+    """Writes execution.json: the environment, and `about`, of which None is left out.
+
+    data_fingerprint, images, holdout: what is trained on, and how many are kept out. time_sec: --time, for which config.length
+    was chosen. measuring: how the run is measured. why: {option: how it was chosen}.
+    """
+    content = {"environment": environment(config)} | {name: value for name, value in about.items() if value is not None}
+    if "time_sec" in content:
+        content["length"] = str(config.length)
     write_whole(folder.execution, json.dumps(content, indent=2))
 
 
@@ -37,6 +41,11 @@ def noted_length(folder: RunFolder, budget_sec: float) -> Amount | None:
     """The length that was chosen for this very --time before, if it was."""
     noted = _read(folder)
     return Amount.parse(noted["length"]) if noted.get("time_sec") == budget_sec and "length" in noted else None
+
+
+def noted(folder: RunFolder, name: str) -> Any:
+    """What `note` was told about `name`, or None."""
+    return _read(folder).get(name)
 
 
 def why_inexact(before: dict[str, Any] | None, config: RunConfig) -> str:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ganvas.best import read_best
 from ganvas.checkpoint import read_checkpoint, read_newest
 from ganvas.config import RunConfig, flatten, make_config
 from ganvas.errors import RunError
@@ -32,19 +33,19 @@ class ImageGenerator:
         self.z_dim, self.image_channels = config.network.z_dim, config.data.channels
         self.image_size = (config.data.size.height, config.data.size.width)
 
-    def z(self, n: int, seed: int = 0, start: int = 0) -> NDArray[np.float32]:
-        """The latents (n, z_dim) of the pictures start … start + n - 1 of this seed, from the prior of the run."""
+    def z(self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE) -> NDArray[np.float32]:
+        """The latents (n, z_dim) of the pictures start … start + n - 1 of this seed and purpose, from the prior of the run."""
         indices = np.arange(start, start + n, dtype=np.int64)
-        return latents(seed, Purpose.SAMPLE, indices, self.z_dim, self.config.network.z_distribution)
+        return latents(seed, purpose, indices, self.z_dim, self.config.network.z_distribution)
 
-    def sample(self, n: int, seed: int = 0, start: int = 0) -> NDArray[np.uint8]:
-        """The pictures start … start + n - 1 of this seed, (n, H, W, C) uint8.
+    def sample(self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE) -> NDArray[np.uint8]:
+        """The pictures start … start + n - 1 of this seed and purpose, (n, H, W, C) uint8.
 
         Whole chunks of CHUNK pictures are made, so that picture k of a seed has the same companions, hence the same bits, in
         every call; a generator without running averages (radford-faces-64) needs that.
         """
         first, last = start // CHUNK, -(-(start + n) // CHUNK)
-        chunks = [to_uint8(self(torch.from_numpy(self.z(CHUNK, seed, chunk * CHUNK)))) for chunk in range(first, last)]
+        chunks = [to_uint8(self(torch.from_numpy(self.z(CHUNK, seed, chunk * CHUNK, purpose)))) for chunk in range(first, last)]
         images = torch.cat(chunks)[start - first * CHUNK:][:n] if n else torch.empty(0, self.image_channels, *self.image_size)
         pictures: NDArray[np.uint8] = images.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
         return pictures
@@ -61,9 +62,11 @@ class ImageGenerator:
 
 
 def load(
-    run: str | Path, checkpoint: str | int = "last", generator: nn.Module | None = None, device: str = "cpu",
+    run: str | Path, checkpoint: str | int = "best", generator: nn.Module | None = None, device: str = "cpu",
 ) -> ImageGenerator:
-    """The generator of a run folder (`checkpoint` 'last' or a number of images) or of one generator file.
+    """The generator of a run folder or of one generator file.
+
+    checkpoint: 'best' (as measured in training; the last one of a run that was not measured), 'last' or a number of images.
 
     `generator`: your own module, for a run trained with one; its weights are replaced by the checkpoint's.
     Raises RunError for what is not a run or cannot be read, ConfigError where the run needs `generator` and has none.
@@ -84,7 +87,7 @@ def load(
 
 
 def load_discriminator(
-    run: RunFolder, checkpoint: str = "last", discriminator: nn.Module | None = None,
+    run: RunFolder, checkpoint: str = "best", discriminator: nn.Module | None = None,
 ) -> tuple[nn.Module, RunConfig, int]:
     """(D in eval mode, the run's config, nimg) of a training state. Raises as `load` does."""
     tensors, meta = _read_chosen(run, run.list_checkpoints(), checkpoint)
@@ -108,23 +111,31 @@ def config_of(meta: dict[str, Any]) -> RunConfig:
     return make_config(flatten(meta["config"]))
 
 
-def chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> Path:
-    """The file of `found` (oldest first) that --checkpoint names: 'last' or a number of images. Raises RunError."""
+def chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> tuple[int, Path] | None:
+    """(nimg, file) of `found` that --checkpoint names: 'best' or a number of images; None for 'last'. Raises RunError.
+
+    A run without measurements has no best checkpoint: its last one is taken.
+    """
     if not found:
         raise RunError(f"{run.path}: has no checkpoint yet. Train it first, or wait for its first checkpoint.")
+    by_nimg = {str(nimg): (nimg, path) for nimg, path in found}
+    if checkpoint == "best":
+        best = read_best(run)
+        return None if best is None else by_nimg.get(str(best.nimg))
     if checkpoint == "last":
-        return found[-1][1]
-    by_nimg = {str(nimg): path for nimg, path in found}
+        return None
     if checkpoint.replace(",", "").replace("_", "") not in by_nimg:
-        raise RunError(f"{run.path}: has no checkpoint '{checkpoint}'. It has: last, {', '.join(by_nimg)}.")
+        raise RunError(f"{run.path}: has no checkpoint '{checkpoint}'. It has: best, last, {', '.join(by_nimg)}.")
     return by_nimg[checkpoint.replace(",", "").replace("_", "")]
 
 
 def _read_chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The content of the file that `checkpoint` names; 'last' is the newest that can be read, as in training."""
-    path = chosen(run, found, checkpoint)
-    newest = read_newest([path for _, path in found]) if checkpoint == "last" else None
-    return newest[:2] if newest is not None else read_checkpoint(path)
+    named = chosen(run, found, checkpoint)
+    if named is not None:
+        return read_checkpoint(named[1])
+    newest = read_newest([path for _, path in found])
+    return newest[:2] if newest is not None else read_checkpoint(found[-1][1])
 
 
 def _load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -183,14 +194,14 @@ def progress_grid(
     if output.grid_mode == "eval":
         images = for_sampling(network, config, averaged)(z)
     else:
-        with _unchanged(network):
+        with unchanged(network):
             images = network.train()(z)
     pictures: NDArray[np.uint8] = to_uint8(images).cpu().numpy()
     return pictures
 
 
 @contextmanager
-def _unchanged(network: nn.Module) -> Iterator[None]:
+def unchanged(network: nn.Module) -> Iterator[None]:
     """Restores buffers and training mode afterwards."""
     was_training, buffers = network.training, [buffer.clone() for buffer in network.buffers()]
     try:

@@ -14,27 +14,29 @@ import torch
 from numpy.typing import NDArray
 
 from ganvas import execution
-from ganvas.checkpoint import read_newest
-from ganvas.config import RunConfig, differences, make_config, to_yaml
-from ganvas.config import from_yaml as values_from
+from ganvas.best import best_of
+from ganvas.config import RunConfig, to_yaml
 from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
 from ganvas.data.split import Subset
-from ganvas.dataset import Dataset, changes_since, is_whole, prepare, write_table
+from ganvas.dataset import Dataset, is_whole, prepare, write_table
 from ganvas.errors import ConfigError, DataError, DivergedError, RunError
 from ganvas.files import write_whole
-from ganvas.generator import config_of
 from ganvas.losses import Loss, loss_pair, own_pair
+from ganvas.measuring import DECIDED_AFTER_SEC, DECIDED_AFTER_STEPS, Meter, time_for
 from ganvas.networks.build import build_networks
 from ganvas.networks.custom import Network, own_networks
 from ganvas.networks.summary import as_text, summarise
 from ganvas.recipe import options_from, seconds
 from ganvas.report.data_page import write_page
 from ganvas.report.grid import Picture
+from ganvas.report.log import read_rows
 from ganvas.request import resolve
+from ganvas.resuming import check_same_run, resume, settled_options
+from ganvas.run_end import draw_end, evaluate_end, report, write_sheet
 from ganvas.run_folder import RunFolder
 from ganvas.run_lock import RunLock
-from ganvas.run_writer import RunWriter, draw_end
+from ganvas.run_writer import RunWriter
 from ganvas.training import loop
 from ganvas.training.state import TrainState
 from ganvas.values import Amount
@@ -42,6 +44,7 @@ from ganvas.watcher import Watcher, images, seen
 
 TIME_SHARE = 0.93              # of --time for training; the rest draws pictures and is the clock guard's margin
 MEASURE_SEC = 4.0              # at most; a tenth of a short --time
+EVALUATION_SHARE = 0.4         # of the time for measuring that is kept for the evaluation at the end
 FEW_STEPS = 300                # below, the user is told what to expect
 FEW_IMAGES = 100               # below, the user is told what to expect
 
@@ -59,7 +62,7 @@ class Tick:
     epoch: float
     stats: dict[str, Any] | None   # the row that went to stats.jsonl
     grid: Picture | None           # (H, W, C) uint8, the picture that went to samples/
-    end: str | None                # "done", "time", "SIGINT" or "SIGTERM"
+    end: str | None                # "done", "time", "patience", "SIGINT" or "SIGTERM"
 
 
 class Job:
@@ -88,7 +91,7 @@ class Job:
 
         def settled(source: Source) -> Mapping[str, Any]:
             self.folder = RunFolder(Path(out) if out is not None else Path("runs") / source.name)
-            return self._settled()
+            return settled_options(self.folder)
 
         def opening(done: int, total: int) -> None:
             if self.should_stop():                             # there is nothing to keep yet
@@ -105,6 +108,7 @@ class Job:
             self.networks = own_networks(generator, discriminator, self.config)
         else:
             self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
+        self.past_its_best = False
         self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
@@ -134,7 +138,7 @@ class Job:
         with RunLock(self.folder) as lock:
             if lock.recovered:
                 self.watch.tell(lock.recovered)
-            self._check_same_run()
+            check_same_run(self.folder, self.config)
             try:
                 dataset = self._prepare()
             except _StoppedError as stopped:
@@ -152,42 +156,6 @@ class Job:
         if self.source.where != "digits" and images.is_dir() and self.folder.path.resolve().is_relative_to(images):
             raise ConfigError(f"{self.folder.path}: lies in {self.source.where}, so the run's pictures would be taken for "
                               "images to train on. Pass a folder outside of it as --out.")
-
-    def _settled(self) -> dict[str, Any]:
-        """The options of the run that the folder holds: going on, what was chosen from its images is not chosen again."""
-        if not self.folder.list_checkpoints():
-            return {}
-        try:
-            return values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config))
-        except (OSError, ConfigError, UnicodeDecodeError):     # said where the run is about to go on
-            return {}
-
-    def _check_same_run(self) -> None:
-        """Raises RunError where the folder holds a run with other options, or files that no run of ours has put there.
-
-        A start that reached no checkpoint binds nobody. What the checkpoint itself says is looked at again when it is loaded.
-        """
-        folder = self.folder
-        if not folder.config.is_file() and not folder.list_checkpoints():
-            ours = [part for part in (folder.stats, folder.tensorboard, folder.latest_grid) if part.exists()]
-            if ours:
-                raise RunError(f"{folder.path}: holds {ours[0].name}, which would be overwritten, and is no run folder (there is "
-                               f"no {folder.config.name}). Pass a new folder as --out.")
-        if not folder.config.is_file() or not folder.list_checkpoints():
-            return
-        try:
-            old = make_config(values_from(self.folder.config.read_text(encoding="utf-8"), str(self.folder.config)))
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.folder.config}: cannot be read, so nothing goes on from there. {error}\n"
-                           f"Mend it, or pass --out {self.folder.path}-2 for a new run.") from error
-        self._refuse_changes(old)
-
-    def _refuse_changes(self, old: RunConfig) -> None:
-        changed = differences(old, self.config)
-        if changed:
-            path = self.folder.path
-            raise RunError(f"{path}: holds a run with other options, which cannot change on the way:\n  " + "\n  ".join(changed)
-                           + f"\nRepeat its options to go on with it, or pass --out {path}-2 for a new run.")
 
     def _prepare(self) -> Dataset:
         def watched(hear: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -211,7 +179,7 @@ class Job:
                    + ("s" if pack.channels > 1 else ""))
         summary = self._summary(pack)                          # before the networks move to the device
         state = TrainState.create(config, *self.networks)
-        self.spent_sec, made_in = self._resume(state, dataset)
+        self.spent_sec, made_in = resume(self.folder, config, state, dataset, self.source.where, watch.tell)
         try:
             schedule = loop.make_schedule(config, len(pack), state)
         except DataError as error:
@@ -224,9 +192,11 @@ class Job:
             shutil.rmtree(self.folder.tensorboard, ignore_errors=True)     # of a start that reached no checkpoint
         config = self.config = self._with_length(config, state, pack)
         goal = loop.nimg_of(config.length, schedule)
-        if state.nimg >= goal:
+        if state.nimg >= goal or self._is_past_its_best(state, schedule):
             if not all(path.exists() for path in (self.folder.curves, self.folder.gif, self.folder.mp4)):
                 draw_end(self.folder, watch.tell)              # the process was ended before it drew them
+            if not self.folder.report.exists():
+                self._report()
             watch.tell(self._done(state, schedule))
             yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
             return
@@ -241,16 +211,19 @@ class Job:
         steps = goal // config.train.batch
         if steps < FEW_STEPS and not self.dry_run:
             watch.tell(f"  very few steps, about {steps:,}: expect noise; first shapes take some hundreds, pictures thousands")
-        execution.note(self.folder, self.config, pack.fingerprint, len(pack), self.budget_sec)
+        meter = Meter(config, dataset, schedule, execution.noted(self.folder, "measuring") if state.nimg else None, watch.tell)
+        self._note(dataset, meter)
         write_whole(self.folder.config, to_yaml(config))
         writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)
-        end, finished = None, False
+        end, finished, before = None, False, state.nimg
         try:
             if state.nimg == 0:
                 yield Tick(0, 0, 0.0, None, writer.grid(), None)
             for tick in loop.train(state, config, pack, self.losses, self._stop_reason):
                 row = writer.row(tick.row) if tick.row else None
                 grid = writer.grid() if tick.grid_due else None
+                self._measure_run(meter, writer, state, dataset, before, goal, tick.end)
+                before = tick.nimg
                 if tick.checkpoint_due:
                     writer.checkpoint()
                 elif writer.checkpoint_due():
@@ -262,12 +235,16 @@ class Job:
                     finished = end is not None
                     if end == "time":                          # the clock's choice too is made once and written down
                         self.config = config.model_copy(update={"length": Amount(tick.nimg / 1000, "kimg")})
-                        execution.note(self.folder, self.config, pack.fingerprint, len(pack), self.budget_sec)
+                        self._note(dataset, meter)
                         write_whole(self.folder.config, to_yaml(self.config))
                         watch.tell("--time is over before the length that it was measured to make")
                     if finished and end != "SIGTERM":          # who sends SIGTERM waits a few seconds at most
                         draw_end(self.folder, watch.tell)
-                    if end in ("done", "time") and not self.dry_run:
+                        if end != "SIGINT" and not self.dry_run:
+                            share_sec = config.measure.share * EVALUATION_SHARE * writer.elapsed_sec
+                            evaluate_end(self.folder, config, dataset, meter, share_sec, watch)
+                        self._report()
+                    if end in ("done", "time", "patience") and not self.dry_run:
                         watch.tell(self._done(state, schedule))
                     yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
         except DivergedError as error:
@@ -281,12 +258,54 @@ class Job:
         finally:
             writer.close()
 
+    def _measure_run(self, meter: Meter, writer: RunWriter, state: TrainState, dataset: Dataset, before: int, goal: int,
+                     end: str | None) -> None:
+        """Decides how to measure, once there is a speed to go by; measures where it is due, and at the end."""
+        trained_sec, session = clock.monotonic() - writer.started_at, state.nimg - writer.first_nimg
+        steps = session // self.config.train.batch
+        if not meter.decided and trained_sec >= DECIDED_AFTER_SEC and steps >= DECIDED_AFTER_STEPS and not self.dry_run:
+            left_sec = (goal - state.nimg) * trained_sec / session
+            meter.decide(state, writer.elapsed_sec + left_sec, goal - state.nimg, 1 - EVALUATION_SHARE)
+            self._note(dataset, meter)
+        at_the_end = meter.plan is not None and end in ("done", "time")
+        if not (meter.is_due(before, state.nimg) or at_the_end) or end in ("SIGINT", "SIGTERM"):
+            return
+        loop.check_finite(state, weights_too=True)
+        try:
+            row = writer.measurement(meter.measure(state))
+        except DataError as error:                             # no reason to lose a training
+            self.watch.tell(f"not measured any more: {error}")
+            meter.plan = None
+            return
+        copies = f"  copies {row['copies']:.0%}" if row["copies_over_limit"] else ""
+        best = "  best so far" if row["best"] else ""
+        self.watch.tell(f"[measured at {seen(state.nimg)}] KID {row['kid']:.4g} ± {row['kid_error']:.2g} (reals "
+                        f"{row['kid_floor']:.2g})  coverage {row['coverage']:.2f}{copies}{best}")
+        self.past_its_best = self._is_past_its_best(state, writer.schedule)
+
+    def _is_past_its_best(self, state: TrainState, schedule: Schedule) -> bool:
+        """Whether nothing better has come for measure.patience."""
+        patience, best = self.config.measure.patience, best_of(read_rows(self.folder.metrics))
+        return (patience is not None and best is not None
+                and state.nimg - best.nimg > loop.nimg_of(patience, schedule))
+
+    def _note(self, dataset: Dataset, meter: Meter) -> None:
+        execution.note(self.folder, self.config, data_fingerprint=dataset.pack.fingerprint, images=len(dataset.train),
+                       holdout=len(dataset.split.holdout), time_sec=self.budget_sec, measuring=meter.noted(), why=self.why)
+
+    def _report(self) -> None:
+        try:
+            report(self.folder)
+        except RunError as error:
+            self.watch.tell(str(error))
+
     def _show(self, dataset: Dataset) -> None:
         """Tells the data sheet, and writes its page and the table of images into the run folder."""
         for what, text in dataset.sheet.rows():
             self.watch.tell(f"  {what:<14}{text}")
         write_table(self.folder.images, dataset, self.config.data.group_by)
         write_page(self.folder.data_page, dataset.sheet, dataset.pack)
+        write_sheet(self.folder, dataset)
 
     def _done(self, state: TrainState, schedule: Schedule) -> str:
         return (f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. "
@@ -302,32 +321,6 @@ class Job:
             as_text("Discriminator", tuple(images.shape[1:]), summarise(D, images)),
         ])
 
-    def _resume(self, state: TrainState, dataset: Dataset) -> tuple[float, dict[str, Any] | None]:
-        """Loads the newest whole checkpoint into `state`, if there is one.
-
-        Returns the training seconds spent so far, and the environment that the checkpoint was made in.
-        """
-        newest = read_newest([path for _, path in self.folder.list_checkpoints()])
-        if newest is None:
-            return 0.0, None
-        tensors, meta, passed_over = newest
-        for fault in passed_over:
-            self.watch.tell(f"passed over: {fault}")
-        self._refuse_changes(config_of(meta))
-        if meta["data_fingerprint"] != dataset.pack.fingerprint:
-            changes = changes_since(self.folder.images, dataset.pack) or "images were added, removed or changed"
-            raise RunError(f"{self.source.where}: is not what this run was trained on: {changes}. Put it back as it was, or pass "
-                           f"--out {self.folder.path}-2 for a new run.")
-        try:
-            state.load(tensors, meta)
-        except (KeyError, RuntimeError) as error:
-            raise RunError(f"{self.folder.path}: its checkpoint does not fit these networks ({error}).") from error
-        for nimg, path in self.folder.list_checkpoints():      # those passed over: they must not count as kept, nor be sampled
-            if nimg > state.nimg:
-                path.replace(path.with_suffix(".damaged"))
-                self.folder.generator(nimg).unlink(missing_ok=True)
-        return float(meta["elapsed_sec"]), meta.get("environment")
-
     def _with_length(self, config: RunConfig, state: TrainState, pack: Subset) -> RunConfig:
         """The config with --time turned into kimg: as written down for this time before, or from a measured speed."""
         if self.budget_sec is None:
@@ -336,7 +329,8 @@ class Job:
         if noted is not None and state.nimg:                   # a start without a checkpoint may have had other options
             return config.model_copy(update={"length": noted})
         nimg, measure_sec = state.nimg, min(MEASURE_SEC, self.budget_sec / 10)
-        left_sec = self.budget_sec * TIME_SHARE - self._elapsed_sec() - measure_sec
+        left_sec = self.budget_sec * TIME_SHARE - time_for(config.measure.share, self.budget_sec)
+        left_sec -= self._elapsed_sec() + measure_sec
         if left_sec > 0:
             speed = self._measure(config, pack, measure_sec)
             nimg += int(speed * left_sec)
@@ -362,6 +356,9 @@ class Job:
     def _stop_reason(self) -> str | None:
         if self.budget_sec is not None and self._elapsed_sec() > self.budget_sec:
             return "time"
+        if self.past_its_best:
+            self.watch.tell(f"nothing better has come for {self.config.measure.patience}: stopping (--patience)")
+            return "patience"
         reason = self.should_stop()
         if reason:
             self.watch.tell(f"{reason}: writing a checkpoint; a second one stops at once")

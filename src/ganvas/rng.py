@@ -51,6 +51,9 @@ class Purpose(IntEnum):
     SAMPLE = 6  # z of `ganvas sample` and its relatives
     BATCH_NORM = 7  # z that re-estimates the averaged generator's statistics
     REPLACEMENT = 8  # images drawn with replacement
+    MEASURE = 9  # z of the samples that a run in training is measured by
+    EVALUATE = 10  # z of `ganvas evaluate`
+    SUBSET = 11  # which reals are compared, and with what
 
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))

@@ -36,6 +36,30 @@ class RunFolder:
         return self.path / "data.html"
 
     @property
+    def sheet(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def neighbours(self) -> Path:
+        return self.path / "neighbours.png"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

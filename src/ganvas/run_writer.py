@@ -1,13 +1,14 @@
-"""Writes what a run in training shows and keeps: rows, grids, checkpoints, and at the end curves, GIF and MP4."""
+"""Writes what a run in training shows and keeps: rows, grids, checkpoints, and which of them is the best."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ganvas.best import Best, best_of, write_best
 from ganvas.checkpoint import write_checkpoint
 from ganvas.config import RunConfig
 from ganvas.data.batches import Schedule
@@ -16,7 +17,6 @@ from ganvas.errors import RunError
 from ganvas.execution import environment
 from ganvas.files import write_whole
 from ganvas.generator import for_sampling, generator_file, progress_grid
-from ganvas.report.curves import plot_curves
 from ganvas.report.grid import Picture, readable_scale, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
 from ganvas.run_folder import RunFolder
@@ -37,11 +37,15 @@ class RunWriter:
     ):
         self.folder, self.lock, self.config, self.state, self.pack, self.schedule = folder, lock, config, state, pack, schedule
         self.spent_sec, self.started_at, self.saved_at = spent_sec, time.monotonic(), time.monotonic()
+        self.first_nimg = state.nimg                           # of this session
+        self.saved_nimg: int | None = None                     # of the last checkpoint of this session
         self.last_row = (time.monotonic(), state.nimg)
         self.reals = self._reals_picture()
         with _writing(folder.path):
             save_png(folder.reals_grid, self.reals, readable_scale(self.reals))
             self.log = RunLog(folder, state.nimg)
+            self.measured = read_rows(folder.metrics)
+            self._note_best()
 
     @property
     def elapsed_sec(self) -> float:
@@ -75,6 +79,28 @@ class RunWriter:
             self.log.image(state.nimg, picture)
         return picture
 
+    def measurement(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes one row of metrics.jsonl; where it is the best so far, keeps its checkpoint. Returns it, with `best`."""
+        before, now = best_of(self.measured), best_of([*self.measured, row])
+        row = row | {"best": now != before, "time": round(time.time(), 1), "elapsed_sec": round(self.elapsed_sec, 2)}
+        if row["best"]:
+            self.checkpoint()              # first: a best that is noted is there
+        self.lock.check()
+        self.measured.append(row)
+        with _writing(self.folder.metrics):
+            self.log.measurement(row["nimg"], row)
+        self._note_best()
+        return row
+
+    @property
+    def best(self) -> Best | None:
+        """The best checkpoint so far."""
+        return best_of(self.measured)
+
+    def _note_best(self) -> None:
+        with _writing(self.folder.best):
+            write_best(self.folder, best_of(self.measured, [nimg for nimg, _ in self.folder.list_checkpoints()]))
+
     def checkpoint_due(self) -> bool:
         """Whether output.checkpoint_minutes have gone by since the last one."""
         return time.monotonic() - self.saved_at > 60 * self.config.output.checkpoint_minutes
@@ -83,6 +109,8 @@ class RunWriter:
         """Writes the training state and the generator's own file, then removes checkpoints that need not be kept."""
         self.lock.check()
         state, nimg = self.state, self.state.nimg
+        if self.saved_nimg == nimg:                            # a measurement has kept it already
+            return
         averaged = state.G_ema is not None
         sampler = for_sampling(state.shown_generator, self.config, averaged)
         meta = {
@@ -91,7 +119,7 @@ class RunWriter:
         with _writing(self.folder.checkpoint(nimg)):
             write_checkpoint(self.folder.generator(nimg), *generator_file(sampler, self.config, nimg, averaged))
             write_checkpoint(self.folder.checkpoint(nimg), state.tensors(), meta)    # second: its presence says both are whole
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_nimg = time.monotonic(), nimg
         self._prune()
 
     def close(self) -> None:
@@ -103,8 +131,10 @@ class RunWriter:
         return tile(self.pack.read(spread))
 
     def _prune(self) -> None:
-        found, output = self.folder.list_checkpoints(), self.config.output
+        found, output, best = self.folder.list_checkpoints(), self.config.output, self.best
         for nimg, path in found[: -output.keep_last]:
+            if best is not None and nimg == best.nimg:
+                continue
             before = self.schedule.nimg_at(max(0, self.schedule.step_at(nimg) - 1))
             if not passed(self.schedule, before, nimg, output.keep_every):
                 path.unlink(missing_ok=True)
@@ -119,20 +149,3 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). The checkpoints so far are kept. "
                        "Free the disk and run the same command again.") from error
-
-
-def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
-    """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
-    from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
-
-    frames = [path for _, path in folder.list_grids()]
-    drawings: list[tuple[str, Callable[[], object]]] = [
-        (str(folder.curves), lambda: plot_curves(folder.curves, read_rows(folder.stats))),
-        (str(folder.gif), lambda: write_gif(folder.gif, frames)),
-        (str(folder.mp4), lambda: write_mp4(folder.mp4, frames)),
-    ]
-    for path, draw in drawings:
-        try:
-            draw()
-        except (OSError, RunError, ValueError, ImportError) as error:
-            tell(f"{path} could not be made: {error}")

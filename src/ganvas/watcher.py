@@ -20,6 +20,9 @@ class Watcher:
     def comparing(self, done: int, total: int) -> None:
         """So much of the search for twins is done."""
 
+    def working(self, what: str, done: int, total: int) -> None:
+        """So much of `what`, a step of an evaluation in a word or two, is done."""
+
     def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
         """A step is done; `row` where a row of statistics was written."""
 

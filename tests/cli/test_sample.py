@@ -20,7 +20,8 @@ def test_a_grid_is_made_of_the_newest_run_and_both_are_named(finished, cli):
         os.utime(path, (1, 1))
     done = cli("sample")
     assert done.code == 0
-    assert done.out.splitlines() == ["runs/images: generator after 80 images", "samples.png"]
+    assert done.out.splitlines() == [
+        "runs/images: generator after 80 images (the last checkpoint; none was measured)", "samples.png"]
     assert Image.open("samples.png").size == (3 * (8 * 18 - 2), 3 * (8 * 18 - 2))       # small pictures are enlarged
 
 
@@ -82,7 +83,7 @@ def test_a_checkpoint_is_chosen_by_its_number_of_images(finished, cli):
 
 @pytest.mark.parametrize(("args", "words"), [
     (["--checkpoint", "41"], ["runs/images", "'41'", "last, 40, 60, 80"]),
-    (["--checkpoint", "best"], ["'best'", "last, 40, 60, 80"]),
+    (["--checkpoint", "newest"], ["'newest'", "best, last, 40, 60, 80"]),
     (["runs/imagse"], ["runs/imagse: no such run folder", "Did you mean runs/images?"]),
     (["runs"], ["runs: not a run folder", "runs/images"]),
     (["images/000.png"], ["images/000.png"]),

@@ -266,7 +266,8 @@ def test_divergence_is_named_and_the_last_good_checkpoint_stays_usable(train, cl
     assert "The checkpoint at 16 images is kept." in done.err
     assert checkpoints(Path("runs/images")) == [8, 16]
     sampled = cli("sample", "--n", 2)
-    assert (sampled.code, sampled.out.splitlines()[0]) == (0, "runs/images: generator after 16 images")
+    assert (sampled.code, sampled.out.splitlines()[0]) == (
+        0, "runs/images: generator after 16 images (the last checkpoint; none was measured)")
 
 
 def test_a_start_that_reached_no_checkpoint_does_not_bind_the_next(train, images):

@@ -70,6 +70,38 @@ def test_epochs_stand_above_only_where_the_rows_count_them(tmp_path, drawn):
     assert not drawn[-1].axes[0].child_axes
 
 
+def gradient_row(step, **more):
+    return row(step, logit_real=0.1 * step, logit_fake=-0.1, grad_D=10.0**step, grad_G=0.0 if step == 2 else 0.5, **more)
+
+
+def test_logits_and_gradients_have_panels_of_their_own_where_the_rows_have_them(tmp_path, drawn):
+    plot_curves(tmp_path / "a.png", [gradient_row(i) for i in range(1, 5)])
+    losses, _, logits, gradients = drawn[-1].axes
+    assert losses.get_yscale() == logits.get_yscale() == "linear"
+    assert gradients.get_yscale() == "log"
+    np.testing.assert_allclose(line(logits, "reals")[:, 1], [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(line(gradients, "grad_D")[:, 1], [10, 100, 1000, 10000])
+    np.testing.assert_allclose(line(gradients, "grad_G")[:, 0], [0.064, 0.192, 0.256])         # 0 has no logarithm
+    plot_curves(tmp_path / "b.png", [row(i, logit_real=None, grad_D=float("nan")) for i in range(1, 5)])
+    assert len(drawn[-1].axes) == 2
+
+
+def test_many_gradients_are_smoothed_by_their_logarithms(tmp_path, drawn):
+    plot_curves(tmp_path / "a.png", [gradient_row(1) | {"nimg": 64 * i, "grad_D": 10.0 ** (i % 2 * 2)} for i in range(1, 201)])
+    middle = line(drawn[-1].axes[3], "grad_D")[80:120, 1]
+    np.testing.assert_allclose(middle, 10.0, rtol=0.05)
+
+
+def test_the_best_checkpoint_is_marked_in_each_panel(tmp_path, drawn):
+    rows = [gradient_row(i) for i in range(1, 9)]
+    plot_curves(tmp_path / "a.png", rows, best_nimg=256)
+    for axes in drawn[-1].axes:
+        assert any(np.array_equal(line.get_xdata(), [0.256, 0.256]) for line in axes.lines)
+    assert [text.get_text() for text in drawn[-1].axes[0].texts] == ["best checkpoint"]
+    plot_curves(tmp_path / "b.png", rows)
+    assert not drawn[-1].axes[0].texts
+
+
 def test_the_smoothed_line_keeps_a_constant_and_takes_most_of_the_noise_away():
     kimg = np.arange(500.0)
     np.testing.assert_allclose(curves._smooth(kimg, np.full(500, 3.0))[1], 3.0)

@@ -143,7 +143,9 @@ def test_rows_hold_the_means_since_the_last_row():
     every, third = (prepare({"output.log_every": f"{n} steps", "length": "6 steps"}) for n in (1, 3))
     ones = [tick.row for tick in ticks_of(*every, fresh(every[0]))]
     threes = [tick.row for tick in ticks_of(*third, fresh(third[0])) if tick.row]
-    assert list(threes[0]) == ["nimg", "epoch", "step", "Loss_D", "D(x)", "D(G(z))_before", "Loss_G", "D(G(z))_after"]
+    assert list(threes[0]) == [
+        "nimg", "epoch", "step", "Loss_D", "D(x)", "D(G(z))_before", "logit_real", "logit_fake", "grad_D", "Loss_G",
+        "D(G(z))_after", "grad_G"]
     assert [row["step"] for row in threes] == [1, 3, 6]           # the first step has a row of its own
     for start, row in zip((0, 1, 3), threes, strict=True):
         for name in ("Loss_D", "Loss_G", "D(x)"):

@@ -266,14 +266,55 @@ def test_losses_are_told_for_each_image_whatever_the_reduction():
     assert_close(mean["Loss_D"], by_image.mean().detach())
 
 
+OF_D = ["Loss_D", "D(x)", "D(G(z))_before", "logit_real", "logit_fake", "grad_D"]
+OF_G = ["Loss_G", "D(G(z))_after", "grad_G"]
+
+
 @pytest.mark.parametrize(("turns", "names"), [
-    ("DG", ["Loss_D", "D(x)", "D(G(z))_before", "Loss_G", "D(G(z))_after"]), ("D", ["Loss_D", "D(x)", "D(G(z))_before"]),
-    ("G", ["Loss_G", "D(G(z))_after"])])
+    ("DG", [*OF_D, *OF_G]), ("D", OF_D), ("G", OF_G)])
 def test_only_what_was_measured_is_told_and_holds_no_graph(turns, names):
     stats = step(make_state(), turns=turns)
     assert list(stats) == names
     assert not any(value.requires_grad for value in stats.values())
     assert all(value.shape == () for value in stats.values())
+
+
+@pytest.mark.parametrize("d_step", ["joint", "real_then_fake"])
+def test_logits_are_those_of_the_discriminators_turn(d_step):
+    state = make_state(train__lr=1e-12)                      # so that D is the same for the second half
+    G, D, (reals, z, _) = copy.deepcopy(state.G), copy.deepcopy(state.D), inputs()
+    stats = step(state, UpdatePlan(d_step=d_step))
+    assert_close(stats["logit_real"], D(reals).mean().detach())
+    assert_close(stats["logit_fake"], D(G(z)).mean().detach())
+
+
+def length_of(network):
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("r1_gamma", [0.0, 5.0])
+def test_the_gradients_length_is_that_of_all_that_the_optimizer_goes_by(reduction, r1_gamma):
+    state = make_state()
+    stats = step(state, UpdatePlan(reduction=reduction), r1_gamma=r1_gamma)
+    assert_close(stats["grad_D"], length_of(state.D), rtol=1e-5, atol=0)
+    assert_close(stats["grad_G"], length_of(state.G), rtol=1e-5, atol=0)
+
+
+def test_of_two_updates_of_d_the_mean_length_is_told():
+    state = make_state()
+    lengths = []
+    state.D_opt.register_step_pre_hook(lambda *_: lengths.append(length_of(state.D)))
+    stats = step(state, UpdatePlan(d_step="real_then_fake"), turns="D")
+    assert len(lengths) == 2
+    assert_close(stats["grad_D"], sum(lengths) / 2, rtol=1e-5, atol=0)
+    assert not torch.isclose(lengths[0], lengths[1])
+
+
+def test_what_is_frozen_has_no_gradient_to_measure():
+    state = make_state()
+    state.D.blocks[0][0].weight.requires_grad_(False)
+    assert_close(step(state, turns="D")["grad_D"], length_of(state.D), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ganvas import __version__
-from ganvas.cli import data, demo, doctor, presets, sample, score, train
+from ganvas.cli import compare, data, demo, doctor, evaluate, presets, report, sample, score, train
 from ganvas.errors import GanvasError
 
 NEXT_STEPS = """\
@@ -20,7 +20,9 @@ Ganvas turns a folder of images into a generator of new ones. Next:
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Turns a folder of images into a generator of new ones.")
-for command in (train.train, demo.demo, sample.sample, score.score, presets.presets, doctor.doctor):
+for command in (
+        train.train, demo.demo, sample.sample, evaluate.evaluate, compare.compare, report.report, score.score, presets.presets,
+        doctor.doctor):
     app.command()(command)
 app.add_typer(data.app, name="data")
 
@@ -37,7 +39,7 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 a user's error, 2 wrong usage, 130 and 143 interrupted."""
+    """Runs the command line. Exit codes: 0 done, 1 a user's error, 2 wrong usage, 3 a --fail-if gate, 130 and 143 interrupted."""
     # PyTorch's threads wait for each other in a busy loop; beside any other program that makes training ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):

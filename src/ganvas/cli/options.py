@@ -18,4 +18,5 @@ def _written(option: str) -> str:
 
 
 RUN = typer.Argument(help="run folder; the newest one in runs/ if left out", show_default=False)
-CHECKPOINT = typer.Option("--checkpoint", help="last, or a checkpoint's number of images")
+CHECKPOINT = typer.Option(
+    "--checkpoint", help="best (as measured in training, or the last), last, or a checkpoint's number of images")

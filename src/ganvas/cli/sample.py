@@ -18,15 +18,16 @@ def sample(
     npz: Annotated[str | None, typer.Option(help="one file with the array images (n, H, W, C) uint8, and z")] = None,
     scale: Annotated[int | None, typer.Option(
         min=1, max=64, help="pixels for each pixel, nearest neighbour; small grids are enlarged if left out")] = None,
-    checkpoint: Annotated[str, CHECKPOINT] = "last",
+    checkpoint: Annotated[str, CHECKPOINT] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = "cpu",
 ) -> None:
     """Make new images with a trained generator."""
     from ganvas.app import save_samples
+    from ganvas.best import which_of
     from ganvas.config import make_config
     from ganvas.generator import load
     from ganvas.recipe import best_device, check_device
-    from ganvas.run_folder import newest_run
+    from ganvas.run_folder import RunFolder, newest_run
     from ganvas.watcher import seen
 
     if grid is None and dir_ is None and npz is None:
@@ -38,6 +39,7 @@ def sample(
     check_device(device)
     path = Path(run) if run is not None else newest_run().path
     generator = load(path, checkpoint, device=device)
-    print(f"{path}: {'averaged ' if generator.averaged else ''}generator after {seen(generator.nimg)}")
+    which = f" ({which_of(RunFolder(path), generator.nimg)})" if path.is_dir() else ""
+    print(f"{path}: {'averaged ' if generator.averaged else ''}generator after {seen(generator.nimg)}{which}")
     for made in save_samples(generator, n, seed, grid=grid, folder=dir_, npz=npz, scale=scale):
         print(made)

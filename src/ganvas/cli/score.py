@@ -12,7 +12,7 @@ from ganvas.cli.options import CHECKPOINT, config_option
 def score(
     paths: Annotated[list[str], typer.Argument(metavar="[RUN] IMAGES...", help="images, or folders of them; a run folder first, "
                                                "or the newest run in runs/ is taken", show_default=False)],
-    checkpoint: Annotated[str, CHECKPOINT] = "last",
+    checkpoint: Annotated[str, CHECKPOINT] = "best",
     skip_bad: Annotated[bool, config_option("skip_bad")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for another program to read")] = False,
 ) -> None:

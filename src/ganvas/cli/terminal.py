@@ -15,8 +15,9 @@ SMOOTHING = 0.9                # of the speed shown
 class TerminalWatcher(Watcher):
     """Draws with Rich; where output is no terminal, bars are left out and the lines remain."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, to_stderr: bool = False) -> None:
+        """to_stderr: for commands whose answer on stdout another program reads."""
+        self.console = Console(highlight=False, soft_wrap=True, stderr=to_stderr)
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=self.console,
@@ -36,6 +37,9 @@ class TerminalWatcher(Watcher):
 
     def comparing(self, done: int, total: int) -> None:
         self._bar("looking for twins", done, total, f"{done:,} / {total:,} comparisons")
+
+    def working(self, what: str, done: int, total: int) -> None:
+        self._bar(what, done, total, f"{done:,} / {total:,}")
 
     def training(self, nimg: int, goal: int, epoch: float, row: Mapping[str, Any] | None) -> None:
         now = time.monotonic()

@@ -33,6 +33,7 @@ def train(
     batch: Annotated[int | None, config_option("batch")] = None,
     lr: Annotated[float | None, config_option("lr")] = None,
     seed: Annotated[int | None, config_option("seed")] = None,
+    patience: Annotated[str | None, config_option("patience")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = None,
     threads: Annotated[int | None, config_option("threads")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or run folder, whose options to start from")] = None,
@@ -47,7 +48,7 @@ def train(
         source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
         dry_run=dry_run, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
         transparency=transparency, labels=labels, native=native, mirror=mirror, tile=tile, frames=frames, holdout=holdout,
-        group_by=group_by, skip_bad=skip_bad, drop_duplicates=drop_duplicates, batch=batch, lr=lr, seed=seed, device=device,
-        threads=threads)
+        group_by=group_by, skip_bad=skip_bad, drop_duplicates=drop_duplicates, batch=batch, lr=lr, seed=seed,
+        patience=patience, device=device, threads=threads)
     if not dry_run:
         print(f"new images:  ganvas sample {shlex.quote(str(run.path))}")

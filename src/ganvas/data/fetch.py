@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganvas.data.cache import DOWNLOADED, cache_root, mark_used, megabytes, partial_folder
-from ganvas.data.public_sets import DATASETS, Dataset, PublicFile, find, how_to
+from ganvas.data.public_sets import Dataset, PublicFile, find, how_to
 from ganvas.errors import DataError
 from ganvas.files import whole_file, write_whole
 
@@ -43,6 +43,13 @@ def fetch(name: str, folder: Path | None = None, *, base_urls: Sequence[str] | N
     (the text says how), no mirror with the right file, no room, not writable.
     """
     dataset = find(name)
+    if dataset.stacks:
+        return _stacked(name, fetch(dataset.stacks, base_urls=base_urls, retries=retries, progress=progress), folder)
+
+    def by_hand(file: PublicFile) -> str:
+        return (f"Check the network and try again, or get the file by hand ({dataset.page}) and pass it: "
+                f"ganvas data fetch {name} --from {file.name}")
+
     target = download_folder(name) if folder is None else folder
     missing = [file for file in dataset.files if not _is_there(target / file.name, file, dataset)]
     if missing and dataset.by_hand and not base_urls:
@@ -51,9 +58,25 @@ def fetch(name: str, folder: Path | None = None, *, base_urls: Sequence[str] | N
         with _written(target, name):
             _prepare(target, name if folder is None else None, sum(file.bytes or 0 for file in missing))
             for file in missing:
-                _download(name, file, target, base_urls or dataset.mirrors, retries, progress)
+                _download(name, file, target, base_urls or dataset.mirrors, retries, progress, by_hand(file))
     mark_used(target)
     return _to_train(dataset, target)
+
+
+def fetch_file(name: str, file: PublicFile, mirrors: Sequence[str], otherwise: str, *, retries: int = 2,
+               progress: Progress | None = None) -> Path:
+    """A file that belongs to no set of images, such as a network's weights: from the cache's downloads, or downloaded now.
+
+    name: its folder there. otherwise: what the user can do where it does not come. Raises DataError: no mirror has the
+    right file (with what each answered, and `otherwise`), no room, cache not writable.
+    """
+    target = download_folder(name)
+    if not _is_right(target / file.name, file):
+        with _written(target, name, can_choose=False):
+            _prepare(target, name, file.bytes or 0, can_choose=False)
+            _download(name, file, target, mirrors, retries, progress, otherwise)
+    mark_used(target)
+    return target / file.name
 
 
 def accept(name: str, given: Path, folder: Path | None = None) -> Path:
@@ -65,6 +88,8 @@ def accept(name: str, given: Path, folder: Path | None = None) -> Path:
     dataset = find(name)
     if not given.exists():
         raise DataError(f"--from {given}: does not exist. It should be {_names(dataset)}, or the folder that holds it.")
+    if dataset.stacks:
+        return _stacked(name, accept(dataset.stacks, given), folder)
     if given.is_dir() and dataset.by_hand and not (given / dataset.files[0].name).is_file():
         if not any(path.suffix.lower() in _IMAGES for path in given.rglob("*")):
             raise DataError(f"--from {given}: there are no images in this folder. {how_to(name)}")
@@ -88,6 +113,18 @@ def accept(name: str, given: Path, folder: Path | None = None) -> Path:
         raise DataError(f"--from {given}: copied to {target}, but {' and '.join(missing)} of {name} are still missing there. "
                         "Pass each with --from, or the folder that holds all of them.")
     return _to_train(dataset, target)
+
+
+def _stacked(name: str, originals: Path, folder: Path | None) -> Path:
+    """The file of a set that is made here from the one in the folder `originals`."""
+    from ganvas.data.stacked import FILE, stack_digits  # with numpy, which a plain download does without
+
+    target = download_folder(name) if folder is None else folder
+    with _written(target, name):
+        _prepare(target, name if folder is None else None, 0)
+        path = stack_digits(originals, target / FILE)
+    mark_used(target)
+    return path
 
 
 # Downloading.
@@ -116,8 +153,8 @@ class _Bar:
 
 
 def _download(name: str, file: PublicFile, folder: Path, mirrors: Sequence[str], retries: int,
-              progress: Progress | None) -> None:
-    """Puts `file` into `folder` from the first mirror that has it. Raises DataError with what each of them answered."""
+              progress: Progress | None, otherwise: str) -> None:
+    """Puts `file` into `folder` from the first mirror that has it. Raises DataError with what each answered, and `otherwise`."""
     import requests
 
     failures = []
@@ -138,10 +175,8 @@ def _download(name: str, file: PublicFile, folder: Path, mirrors: Sequence[str],
                 failures.append(f"\n  {address}: {reason}")
                 break
             time.sleep(FIRST_WAIT_SEC * 2**attempt)
-    page = DATASETS[name].page
     raise DataError(f"{name}: {file.name} cannot be downloaded to {folder}; nothing of it is kept.{''.join(failures)}\n"
-                    f"Check the network and try again, or get the file by hand ({page}) and pass it: "
-                    f"ganvas data fetch {name} --from {file.name}")
+                    f"{otherwise}")
 
 
 def _stream(address: str, file: PublicFile, folder: Path, bar: _Bar) -> None:
@@ -198,7 +233,11 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 def _is_there(path: Path, file: PublicFile, dataset: Dataset) -> bool:
     """Whether the file is there and right. One given by hand was checked when it came."""
-    return path.is_file() and (dataset.by_hand or _problem(path, file) is None)
+    return path.is_file() if dataset.by_hand else _is_right(path, file)
+
+
+def _is_right(path: Path, file: PublicFile) -> bool:
+    return path.is_file() and _problem(path, file) is None
 
 
 def _problem(path: Path, file: PublicFile) -> str | None:
@@ -273,28 +312,34 @@ def _copy(source: Path, target: Path, keep: str) -> None:
     shutil.copyfile(source, target)
 
 
-def _prepare(folder: Path, cached_as: str | None, needed: int) -> None:
+def _prepare(folder: Path, cached_as: str | None, needed: int, can_choose: bool = True) -> None:
     """Makes `folder`, marked as the cache's own unless it is the user's. Raises DataError if `needed` bytes do not fit."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(f"{folder}: {megabytes(needed)} are needed, but only {megabytes(free)} are free there. "
-                        "Pass --out with a folder on another disk, or set GANVAS_CACHE to one.")
+                        f"{_elsewhere('on another disk', can_choose)}")
     if cached_as is not None:
         write_whole(folder / DOWNLOADED, json.dumps({"source": cached_as}))
 
 
 @contextlib.contextmanager
-def _written(folder: Path, name: str) -> Iterator[None]:
+def _written(folder: Path, name: str, can_choose: bool = True) -> Iterator[None]:
     """Turns what the disk refuses into errors for the user."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(f"{folder}: the disk became full while {name} was written; nothing half is left. "
-                            "Pass --out with a folder on another disk, or set GANVAS_CACHE to one.") from error
+                            f"{_elsewhere('on another disk', can_choose)}") from error
         raise DataError(f"{folder}: {name} cannot be written there ({error.strerror or error}). "
-                        "Pass --out with a folder that can be written, or set GANVAS_CACHE to one.") from error
+                        f"{_elsewhere('that can be written', can_choose)}") from error
+
+
+def _elsewhere(what: str, can_choose: bool) -> str:
+    """Where else the files can go; can_choose: --out was there to be passed."""
+    return (f"Pass --out with a folder {what}, or set GANVAS_CACHE to one." if can_choose
+            else f"Set GANVAS_CACHE to a folder {what}.")
 
 
 def _to_train(dataset: Dataset, folder: Path) -> Path:

@@ -27,6 +27,7 @@ class Dataset:
     mirrors: tuple[str, ...] = ()      # addresses to which a file's name is appended, tried in turn; () = by hand only
     steps: tuple[str, ...] = ()        # what a person has to do where there are no mirrors
     keep: str = ""                     # of a zip given by hand: only this folder; "" = all
+    stacks: str = ""                   # the set whose images it stacks (data/stacked.py), which is what is downloaded; "" = none
 
     @property
     def by_hand(self) -> bool:
@@ -43,16 +44,23 @@ def _idx_files(*files: tuple[str, int, str]) -> tuple[PublicFile, ...]:
     return tuple(PublicFile(f"{name}-ubyte.gz", size, f"sha256:{checksum}") for name, size, checksum in files)
 
 
+_MNIST = _idx_files(
+    ("train-images-idx3", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    ("train-labels-idx1", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    ("t10k-images-idx3", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    ("t10k-labels-idx1", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"))
+_MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+
 DATASETS: dict[str, Dataset] = {
     "mnist": Dataset(
         "70,000 handwritten digits, 28x28 grey, 10 classes",
-        _idx_files(
-            ("train-images-idx3", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-            ("train-labels-idx1", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-            ("t10k-images-idx3", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-            ("t10k-labels-idx1", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6")),
+        _MNIST,
         "http://yann.lecun.com/exdb/mnist/", "CC BY-SA 3.0 (Y. LeCun, C. Cortes)", "--preset coursera-mnist-28",
-        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")),
+        _MNIST_MIRRORS),
+    "stacked-mnist": Dataset(
+        "60,000 times three digits of mnist, one in each colour, 28x28, 1,000 classes",
+        _MNIST, "http://yann.lecun.com/exdb/mnist/", "CC BY-SA 3.0 (Y. LeCun, C. Cortes)", "--time 10min",
+        _MNIST_MIRRORS, stacks="mnist"),
     "fashion-mnist": Dataset(
         "70,000 pieces of clothing, 28x28 grey, 10 classes",
         _idx_files(

@@ -1,4 +1,4 @@
-"""Draws how the losses and D's opinion went: curves.png."""
+"""Draws how the losses, D's opinion and the gradients went: curves.png."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ganvas.files import whole_file
 
@@ -22,53 +22,76 @@ OPINIONS = {
     "D(G(z))_after": ("D(G(z)): fakes, after", "#7a4fb5"),
 }
 
+LOGITS = {"logit_real": ("reals", "#2b8a4b"), "logit_fake": ("fakes, before D learned from them", "#e08e1b")}
+GRADIENTS = {"grad_D": ("grad_D", "#1f6fb4"), "grad_G": ("grad_G", "#d1495b")}
+
 SMOOTH_FROM = 60        # with fewer points, the line itself is readable
 MOST_POINTS = 2000      # more than the picture has columns
 
 
-def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a PNG of the losses above and of D's mean probabilities below, over thousands of real images.
+def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], best_nimg: int | None = None) -> None:
+    """Writes a PNG over thousands of real images: losses, D's mean probabilities, its mean logits, and lengths of gradients.
 
-    rows: as `report.log.read_rows` gives them: `nimg` in each, `epoch` and the keys of LOSSES and OPINIONS where there
-    are any. Missing, None and non-finite values are left out. Many points are drawn thin, with their smoothed course.
-    Does nothing without rows.
+    rows: as `report.log.read_rows` gives them: `nimg` in each, `epoch` and the keys of the four panels where there are any.
+    A panel of logits or gradients without a value is left out, as in runs of before they were written. Missing, None and
+    non-finite values are left out. Many points are drawn thin, with their smoothed course.
+    best_nimg: where the best checkpoint stands; marked in each panel. Does nothing without rows.
     """
     if not rows:
         return
-    figure = Figure(figsize=(9, 6.4), dpi=130, layout="constrained", facecolor="white")
+    below = [lines for lines in (LOGITS, GRADIENTS) if any(len(_series(rows, key)[0]) for key in lines)]
+    figure = Figure(figsize=(9, 6.4 + 2.6 * len(below)), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    _draw(top, rows, LOSSES)
-    _draw(bottom, rows, OPINIONS)
-    top.set_ylabel("loss")
-    _limit_to_most(top, rows)
-    bottom.set_ylabel("probability of being real")
-    bottom.set_ylim(-0.02, 1.02)
-    bottom.axhline(0.5, color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1)
-    bottom.set_xlim(0, max(1, *(row["nimg"] for row in rows)) / 1000 * 1.01)
-    bottom.set_xlabel("real images seen, in thousands (kimg)")
-    _add_epochs(top, rows)
+    panels = figure.subplots(2 + len(below), 1, sharex=True)
+    for axes, lines in zip(panels, (LOSSES, OPINIONS, *below), strict=True):
+        _draw(axes, rows, lines, is_lowest=axes is panels[-1])
+        if best_nimg is not None:
+            axes.axvline(best_nimg / 1000, color="#7a4fb5", linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
+    last_nimg = max(row["nimg"] for row in rows)
+    if best_nimg is not None:
+        is_late = best_nimg > 0.7 * last_nimg           # then the words stand to its left, lest they leave the picture
+        panels[0].annotate(
+            "best checkpoint", (best_nimg / 1000, 1), xycoords=("data", "axes fraction"), xytext=(-4 if is_late else 4, -4),
+            textcoords="offset points", ha="right" if is_late else "left", va="top", color="#7a4fb5")
+    panels[0].set_ylabel("loss")
+    _limit_to_most(panels[0], rows)
+    panels[1].set_ylabel("probability of being real")
+    panels[1].set_ylim(-0.02, 1.02)
+    panels[1].axhline(0.5, color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1)
+    for axes, lines in zip(panels[2:], below, strict=True):
+        axes.set_ylabel("mean logit" if lines is LOGITS else "length of the gradient")
+    panels[-1].set_xlim(0, max(1, last_nimg) / 1000 * 1.01)
+    panels[-1].set_xlabel("real images seen, in thousands (kimg)")
+    _add_epochs(panels[0], rows)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png")
 
 
-def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], lines: Mapping[str, tuple[str, str]]) -> None:
+def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], lines: Mapping[str, tuple[str, str]], is_lowest: bool) -> None:
     axes.grid(True, color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.6")
-    axes.tick_params(color="0.6", labelcolor="0.25")
+    axes.tick_params(which="both", color="0.6", labelcolor="0.25")
+    is_log = lines is GRADIENTS                     # they range over several powers of ten
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     for key, (label, color) in lines.items():
         kimg, values = _series(rows, key)
+        if is_log:
+            kimg, values = kimg[values > 0], values[values > 0]
         if not len(values):
             continue
         if len(values) < SMOOTH_FROM:
             axes.plot(kimg, values, color=color, linewidth=1.8, marker="o", markersize=3.2, label=label)
         else:
             axes.plot(*_envelope(kimg, values), color=color, linewidth=0.6, alpha=0.28)
-            axes.plot(*_smooth(kimg, values), color=color, linewidth=2, label=label)
+            smooth_kimg, smooth = _smooth(kimg, np.log(values) if is_log else values)
+            axes.plot(smooth_kimg, np.exp(smooth) if is_log else smooth, color=color, linewidth=2, label=label)
     if axes.lines:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02 if lines is LOSSES else -0.2), ncols=len(lines),
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 if is_lowest else -0.02), ncols=len(lines),
                     frameon=False)
 
 

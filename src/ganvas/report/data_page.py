@@ -1,22 +1,19 @@
 """The data sheet as one HTML page: what a set of images is like, with pictures of what the networks will see of it."""
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ganvas.data.pack import Pack
 from ganvas.data.sheet import Sheet, TwinGroup
-from ganvas.data.source_base import printable
-from ganvas.files import write_whole
 from ganvas.report.grid import tile
+from ganvas.report.pages import data_uri, short, some, write_html
 
 Picture = npt.NDArray[np.uint8]        # (H, W, C), as in report.grid
 
@@ -36,7 +33,7 @@ _BARS = 6                              # sizes, kinds
 _UNREADABLE = 200
 _NOTES = 30
 _REASONS, _NAMES_PER_REASON = 30, 4
-_NAME_CHARS, _REASON_CHARS = 120, 300
+_REASON_CHARS = 300
 
 
 class Bar(NamedTuple):
@@ -104,12 +101,7 @@ def write_page(path: Path, sheet: Sheet, pack: Pack) -> None:
     Names, reasons and labels are the user's: they are escaped, and what cannot be written or would break a line is
     shown as backslash escapes.
     """
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("ganvas", "report"), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable)
-    environment.filters["some"] = _some
-    environment.filters["short"] = _short
-    page = environment.get_template("data_page.html.j2").render(_content(sheet, pack))
-    write_whole(path, page.encode("utf-8", "backslashreplace"))
+    write_html(path, "data_page.html.j2", _content(sheet, pack))
 
 
 def _content(sheet: Sheet, pack: Pack) -> dict[str, Any]:
@@ -124,30 +116,14 @@ def _content(sheet: Sheet, pack: Pack) -> dict[str, Any]:
         "labels": _bars(sheet.labels, _CLASSES, "classes" if sheet.labels_used else "folders") if sheet.labels else None,
         "parts": [(what, count, 100 * count / max(1, sheet.images)) for what, count in parts if count],
         "twins": twins, "two_labels": two_labels, "omitted": omitted, "prefix": prefix,
-        "unreadable": [(_short(name), _short(reason, _REASON_CHARS)) for name, reason in sheet.unreadable[:_UNREADABLE]],
+        "unreadable": [(short(name), short(reason, _REASON_CHARS)) for name, reason in sheet.unreadable[:_UNREADABLE]],
         "unreadable_more": len(sheet.unreadable[_UNREADABLE:]),
         **_ignored(sheet.ignored),
-        "notes": [_short(note, 2 * _REASON_CHARS) for note in sheet.notes[:_NOTES]], "notes_more": len(sheet.notes[_NOTES:]),
+        "notes": [short(note, 2 * _REASON_CHARS) for note in sheet.notes[:_NOTES]], "notes_more": len(sheet.notes[_NOTES:]),
     }
 
 
 # Text.
-
-def _printable(value: object) -> object:
-    """Everything that goes into the page, before it is escaped."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def _short(text: str, limit: int = _NAME_CHARS) -> str:
-    """`text` as it can be printed, its middle left out beyond `limit` characters: the ends of long names tell them apart."""
-    text = printable(text)
-    return text if len(text) <= limit else f"{text[:limit // 2]}…{text[-(limit - limit // 2 - 1):]}"
-
-
-def _some(count: int, what: str, plural: str = "") -> str:
-    """"1 image", "2,000 images"."""
-    return f"{count:,} {what if count == 1 else plural or what + 's'}"
-
 
 def _last_part(where: str) -> str:
     """The file or folder at the end of a path of any system."""
@@ -172,7 +148,7 @@ def _rows(sheet: Sheet) -> list[tuple[str, str | Bars | list[tuple[str, float]]]
         elif what == "kinds" and len(sheet.formats) > 1:
             shown.append((what, _bars(sheet.formats, _BARS, "kinds")))
         elif what != "colours":
-            shown.append((what, _short(text, 2 * _REASON_CHARS)))
+            shown.append((what, short(text, 2 * _REASON_CHARS)))
         elif sheet.colours:
             shown.append((what, [(colour, 100 * share) for colour, share in sheet.colours]))
     return shown
@@ -181,9 +157,9 @@ def _rows(sheet: Sheet) -> list[tuple[str, str | Bars | list[tuple[str, float]]]
 def _bars(counts: Mapping[str, int], limit: int, what: str) -> Bars:
     """The first `limit` of `counts`, which come in their order."""
     most = max(counts.values())
-    bars = [Bar(_short(name), count, 100 * count / most) for name, count in list(counts.items())[:limit]]
+    bars = [Bar(short(name), count, 100 * count / most) for name, count in list(counts.items())[:limit]]
     more = list(counts.values())[limit:]
-    return Bars(bars, f"and {len(more):,} more {what} with {_some(sum(more), 'image')}" if more else "")
+    return Bars(bars, f"and {len(more):,} more {what} with {some(sum(more), 'image')}" if more else "")
 
 
 def _ignored(ignored: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -192,7 +168,7 @@ def _ignored(ignored: Sequence[tuple[str, str]]) -> dict[str, Any]:
     for name, reason in ignored:
         by_reason.setdefault(reason, []).append(name)
     ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    return {"ignored": [Reason(_short(reason, _REASON_CHARS), len(names), [_short(name) for name in names[:_NAMES_PER_REASON]],
+    return {"ignored": [Reason(short(reason, _REASON_CHARS), len(names), [short(name) for name in names[:_NAMES_PER_REASON]],
                                len(names[_NAMES_PER_REASON:])) for reason, names in ordered[:_REASONS]],
             "ignored_more": sum(len(names) for _, names in ordered[_REASONS:])}
 
@@ -263,7 +239,7 @@ def _row(group: TwinGroup, pack: Pack, prefix: str, limit: int) -> tuple[list[Fi
     Of exact copies one picture shows all.
     """
     differ = len(set(group.labels)) > 1
-    captions = [Caption(_short(name.removeprefix(prefix)), _short(label) if differ and f"{label}/" not in name else "")
+    captions = [Caption(short(name.removeprefix(prefix)), short(label) if differ and f"{label}/" not in name else "")
                 for name, label in zip(group.names, group.labels or [""] * len(group.names), strict=True)]
     shared = [captions] if group.kind == "exact" else [[caption] for caption in captions]
     figures: list[Figure] = []
@@ -295,4 +271,4 @@ def _data_uri(picture: Picture) -> str:
     """The picture (H, W, C) as a PNG in the text of the page."""
     file = io.BytesIO()
     _image(picture).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return data_uri("png", file.getvalue())

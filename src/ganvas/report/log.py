@@ -1,9 +1,9 @@
-"""The run's statistics: one JSON line for each row in stats.jsonl, and the same scalars for TensorBoard."""
+"""The run's figures: a JSON line for each row in stats.jsonl and metrics.jsonl, and the same scalars for TensorBoard."""
 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -23,16 +23,24 @@ class RunLog:
 
         cut_back(folder, start_nimg)
         self._rows = folder.stats.open("a", encoding="utf-8", newline="\n")
+        self._measurements = folder.metrics.open("a", encoding="utf-8", newline="\n")
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=start_nimg + 1)
 
     def row(self, nimg: int, row: dict[str, Any]) -> None:
-        """Writes one row at once; NaN and infinity become null, which every JSON reader takes."""
+        """Writes one row of statistics at once; NaN and infinity become null, which every JSON reader takes."""
+        self._write(self._rows, nimg, row, "")
+
+    def measurement(self, nimg: int, row: dict[str, Any]) -> None:
+        """Writes one row of metrics.jsonl, in the same way."""
+        self._write(self._measurements, nimg, row, "measured/")
+
+    def _write(self, file: TextIO, nimg: int, row: dict[str, Any], group: str) -> None:
         valid = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        self._rows.write(json.dumps(valid) + "\n")
-        self._rows.flush()
+        file.write(json.dumps(valid) + "\n")
+        file.flush()
         for name, value in valid.items():
-            if name not in _PROGRESS and value is not None:
-                self._board.add_scalar(name, value, nimg)
+            if name not in _PROGRESS and isinstance(value, int | float):
+                self._board.add_scalar(group + name, value, nimg)
 
     def image(self, nimg: int, picture: Picture) -> None:
         """Shows a progress grid (H, W, C) in TensorBoard, on white where it is transparent."""
@@ -43,11 +51,12 @@ class RunLog:
 
     def close(self) -> None:
         self._rows.close()
+        self._measurements.close()
         self._board.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a stats.jsonl, oldest first; none where there is no file. A torn last line is left out."""
+    """The rows of a stats.jsonl or metrics.jsonl, oldest first; none where there is no file. A torn last line is left out."""
     if not path.is_file():
         return []
     rows = []
@@ -63,8 +72,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def cut_back(folder: RunFolder, nimg: int) -> None:
     """Removes rows and grids later than `nimg`: training will make them again. latest.png becomes the last that is left."""
-    rows = read_rows(folder.stats)
-    write_whole(folder.stats, "".join(json.dumps(row) + "\n" for row in rows if row["nimg"] <= nimg))
+    for log in (folder.stats, folder.metrics):
+        write_whole(log, "".join(json.dumps(row) + "\n" for row in read_rows(log) if row["nimg"] <= nimg))
     grids = folder.list_grids()
     kept = [path for grid_nimg, path in grids if grid_nimg <= nimg]
     for _, path in grids[len(kept):]:

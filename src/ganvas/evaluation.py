@@ -1,0 +1,298 @@
+"""How good samples are, how sure that is, and whether they copy: of a run's generator, or of any images."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganvas.config import RunConfig, make_config
+from ganvas.data.looks import look
+from ganvas.data.pack import build_pack
+from ganvas.data.sources import Source, open_source
+from ganvas.data.split import Subset
+from ganvas.dataset import Dataset, layout_of
+from ganvas.errors import ConfigError, DataError, RunError
+from ganvas.files import write_whole
+from ganvas.generator import ImageGenerator
+from ganvas.metrics.copies import Copies, CopyReference
+from ganvas.metrics.data_copying import DataCopying, data_copying
+from ganvas.metrics.extractors import make_extractor
+from ganvas.metrics.feature_cache import Reference, load_features, real_features, save_features
+from ganvas.metrics.features import Extractor, Features, extract
+from ganvas.metrics.figures import Figure, Reals, figures
+from ganvas.report.grid import save_png
+from ganvas.report.neighbours import draw_neighbours, telling_rows
+from ganvas.rng import Purpose, permute
+from ganvas.run_folder import RunFolder
+from ganvas.watcher import Watcher
+
+VERSION = 1
+SPLITS = ("train", "holdout", "all")
+MOST_COPY_SAMPLES = 2000       # samples whose nearest training image is looked for
+NEIGHBOURS_SHOWN = 24          # rows of the sheet of nearest training images
+DRAWN = 256                    # pictures drawn between two words of progress
+
+
+def read_evaluation(folder: RunFolder) -> dict[str, Any] | None:
+    """What evaluation.json holds; None where there is none, or one that is damaged or of another version."""
+    try:
+        about = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) and about.get("version") == VERSION and about.get("figures") else None
+
+
+class Options(NamedTuple):
+    """How to measure."""
+
+    n: int = 2000                  # samples, and reals, in each repetition
+    repeats: int = 5
+    extractor: str | Callable[..., Any] = "auto"
+    split: str = "train"           # reals that are compared with
+    seed: int = 0
+    device: str = "cpu"
+    reals: int | None = None       # at most so many training images are looked at; None = all
+
+    def check(self) -> "Options":
+        """Itself. Raises ConfigError for a value that is none."""
+        if self.split not in SPLITS:
+            raise ConfigError(f"--split {self.split}: one of {', '.join(SPLITS)}.")
+        for name, value, least in (("n", self.n, 3), ("repeats", self.repeats, 1), ("seed", self.seed, 0)):
+            if value < least:
+                raise ConfigError(f"--{name} {value}: at least {least}.")
+        return self
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of some samples. `as_dict` is what --json prints and evaluation.json holds."""
+
+    subject: str                   # run folder, or where the samples came from
+    source: str                    # the real images
+    checkpoint: int                # images that the generator had seen; 0 for samples of unknown origin
+    chosen: str                    # best, last or a number; "" for such samples
+    averaged: bool
+    options: Options
+    extractor: str                 # by name: what saw the images
+    data_fingerprint: str
+    figures: tuple[Figure, ...]
+    copies: Copies | None
+    copying_test: DataCopying | None
+    notes: tuple[str, ...]
+
+    def value(self, metric: str) -> float | None:
+        """The figure of that name ('kid', 'coverage', …; 'copies' = the rate), or None where it was not measured."""
+        if metric == "copies":
+            return None if self.copies is None else self.copies.rate
+        return next((figure.value for figure in self.figures if figure.metric == metric), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        copies = self.copies
+        about: dict[str, Any] = {
+            "version": VERSION, "subject": self.subject, "source": self.source, "checkpoint": self.checkpoint,
+            "chosen": self.chosen, "averaged": self.averaged, "seed": self.options.seed, "n": self.options.n,
+            "repeats": self.options.repeats, "split": self.options.split,
+            "reals": self.options.reals, "extractor": self.extractor, "data_fingerprint": self.data_fingerprint,
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "figures": [figure.as_dict() for figure in self.figures], "copies": None, "notes": list(self.notes)}
+        if copies is not None:
+            by = "held-out reals" if copies.calibrated_by == "holdout" else "training images, without their twins"
+            about["copies"] = {
+                "rate": copies.rate, "low": copies.low, "high": copies.high, "limit": copies.limit,
+                "over_limit": copies.over_limit, "calibration": f"{copies.calibration:,} {by}",
+                "calibration_rate": copies.false_alarms / max(1, copies.calibration), "n": copies.samples, "train": copies.train,
+                "verdict": copies.verdict, "text": copies.text,
+                "pairs": [{"sample": pair.sample, "image": pair.name, "ratio": pair.ratio, "mirrored": pair.mirrored,
+                           "space": pair.space} for pair in copies.pairs],
+                "data_copying": None if self.copying_test is None else
+                {"c_t": self.copying_test.c_t, "text": self.copying_test.text}}
+        return about
+
+
+def evaluate_generator(
+    generator: ImageGenerator, dataset: Dataset, options: Options, *, subject: str, source: str, chosen: str,
+    folder: RunFolder | None, watch: Watcher, save: Path | None = None,
+) -> Evaluation:
+    """Evaluates a generator against the images it was trained on. folder: gets evaluation.json and neighbours.png.
+
+    save: a file for the reals' features. Raises GanvasError with a message for the user.
+    """
+    def samples(n: int) -> NDArray[np.uint8]:
+        made = []
+        for start in range(0, n, DRAWN):
+            made.append(generator.sample(min(DRAWN, n - start), options.seed, start, Purpose.EVALUATE))
+            watch.working("sampling", min(n, start + DRAWN), n)
+        return np.ascontiguousarray(np.concatenate(made).transpose(0, 3, 1, 2))
+
+    found, picture = _evaluate(
+        samples, dataset, options, watch, save, subject=subject, source=source, checkpoint=generator.nimg, chosen=chosen,
+        averaged=generator.averaged)
+    if folder is not None:
+        try:
+            write_whole(folder.evaluation, json.dumps(found.as_dict(), indent=1, allow_nan=False))
+            save_png(folder.neighbours, picture, 1)
+        except OSError as error:
+            raise RunError(f"{folder.evaluation}: cannot be written ({error.strerror or error}). "
+                           "Free the disk and evaluate again.") from error
+    return found
+
+
+def evaluate_images(
+    samples: str, dataset: Dataset, config: RunConfig, options: Options, *, source: str, watch: Watcher,
+    sheet: Path | None = None, save: Path | None = None,
+) -> Evaluation:
+    """Evaluates the images of a folder, archive or array file against `dataset`, in whose layout they are read.
+
+    sheet: a PNG for the samples beside their nearest training images. save: a file for the reals' features.
+    """
+    with tempfile.TemporaryDirectory(prefix="ganvas-samples-") as folder:
+        pack = build_pack(open_source(samples), layout_of(config.data), cache_dir=Path(folder), skip_bad=config.data.skip_bad,
+                          progress=watch.packing)
+        try:
+            wanted = min(len(pack), options.n * options.repeats)
+            images = pack.read(np.sort(permute(np.arange(wanted), len(pack), options.seed, Purpose.SUBSET, 0)))
+            skipped = len(pack.skipped)
+        finally:
+            pack.close()
+    notes = [f"{skipped:,} of the samples cannot be read and were left out"] if skipped else []
+    if wanted < options.n * options.repeats and wanted // options.repeats < min(options.n, len(dataset.train) // 2):
+        notes.append(f"{wanted:,} samples are too few for {options.repeats} sets of their own: the sets share samples, and "
+                     "intervals are too narrow")
+    found, picture = _evaluate(lambda n: images, dataset, options, watch, save, subject=samples, source=source, checkpoint=0,
+                               chosen="", averaged=False, notes=notes)
+    if sheet is not None:
+        try:
+            save_png(sheet, picture, 1)
+        except OSError as error:
+            raise RunError(f"{sheet}: cannot be written ({error.strerror or error}). Name another place.") from error
+    return found
+
+
+def options_of_samples(source: Source) -> dict[str, Any]:
+    """The options of data in which these samples are as they are: {dotted name: value}."""
+    seen = look(source)
+    keep = seen.transparent_share > 0.5
+    width, height = seen.common_size
+    return {"data.size": f"{width}x{height}", "data.channels": 4 if keep else 1 if seen.grey_share == 1 else 3,
+            "data.transparency": "keep" if keep else "white"}
+
+
+def evaluate_against_features(samples: str, reference: Path, options: Options, *, watch: Watcher) -> Evaluation:
+    """Evaluates images against features that somebody has saved: no reals, so no look for copies and no figures of pixels."""
+    kept: Reference = load_features(reference)
+    extractor = make_extractor(kept.extractor, device=options.device, downloading=None)
+    load_features(reference, extractor)                        # the same weights and preprocessing, or a clear error
+    source = open_source(samples)
+    try:
+        layout = layout_of(make_config({"network.family": "custom", **options_of_samples(source)}).data)
+        with tempfile.TemporaryDirectory(prefix="ganvas-samples-") as folder:
+            pack = build_pack(source, layout, cache_dir=Path(folder), progress=watch.packing)
+            try:
+                images = pack.read(np.arange(min(len(pack), options.n * options.repeats)))
+            finally:
+                pack.close()
+    finally:
+        source.close()
+    features = extract(extractor, images, lambda done, total: watch.working("looking at samples", done, len(images)))
+    reals = Reals(kept.features, None, "all")
+    found = tuple(figures(reals, features, images, extractor, n=options.n, repeats=options.repeats, seed=options.seed))
+    return Evaluation(samples, kept.source, 0, "", False, options, extractor.name, kept.key, found, None, None,
+                      ("against saved features: copies are not looked for, because the real images are not at hand",))
+
+
+def _evaluate(
+    sampler: Callable[[int], NDArray[np.uint8]], dataset: Dataset, options: Options, watch: Watcher, save: Path | None, *,
+    subject: str, source: str, checkpoint: int, chosen: str, averaged: bool, notes: list[str] | None = None,
+) -> tuple[Evaluation, NDArray[np.uint8]]:
+    """The evaluation, and the picture of samples beside their nearest training images."""
+    options, notes = options.check(), list(notes or [])
+    if options.reals is not None and options.reals < len(dataset.split.train):
+        chosen_reals = permute(np.arange(options.reals), len(dataset.train), options.seed, Purpose.SUBSET, 0)
+        notes.append(f"{options.reals:,} of {len(dataset.train):,} training images were looked at, for want of time")
+        dataset = dataset._replace(split=dataset.split._replace(train=dataset.split.train[chosen_reals]))
+    pack, split = dataset.pack, dataset.split
+    extractor = make_extractor(
+        options.extractor, images=dataset.train, labels=None if pack.labels is None else pack.labels[split.train],
+        class_names=pack.class_names, groups=dataset.twins.together[split.train], home=pack.home, device=options.device,
+        progress=lambda done, total: watch.working("training the classifier", done, total),
+        downloading=lambda file, done, total: watch.working("downloading", done, total or done), tell=watch.tell)
+
+    def features_of(positions: NDArray[np.int64], what: str) -> Features:
+        return real_features(extractor, pack, pack.home, positions, tell=watch.tell,
+                             progress=lambda done, total: watch.working(f"looking at {what}", done, len(positions)))
+
+    train = features_of(split.train, "training images")
+    holdout = features_of(split.holdout, "held-out images") if len(split.holdout) else None
+    reals = _reals_of(dataset, options.split, train, holdout, extractor)
+    if save is not None:
+        save_features(save, reals.features, extractor, source)
+    n = min(options.n, len(reals) // 2)
+    images = sampler(max(n, 1) * options.repeats)
+    samples = extract(extractor, images, lambda done, total: watch.working("looking at samples", done, len(images)))
+    step = 0
+
+    def tell(text: str) -> None:
+        nonlocal step
+        watch.working(text.partition(",")[0], step := step + 1, options.repeats + 1)
+
+    found = tuple(figures(reals, samples, images, extractor, n=n, repeats=options.repeats, seed=options.seed, tell=tell))
+    if len(reals) // 2 < options.n:
+        notes.append(f"{len(reals):,} reals ({options.split}) make halves of {n:,}, fewer than the {options.n:,} asked for: "
+                     "figures of other n do not compare with these")
+    some = slice(0, MOST_COPY_SAMPLES)
+    copies, test = _copies(dataset, images[some], samples.vectors[some], train, holdout, extractor, options.seed)
+    return Evaluation(subject, source, checkpoint, chosen, averaged, options, extractor.name, pack.fingerprint, found, copies,
+                      test, tuple(notes)), _neighbours(copies, images, dataset)
+
+
+def _reals_of(dataset: Dataset, split: str, train: Features, holdout: Features | None, extractor: Extractor) -> Reals:
+    """The reals of a split. Labels only where the extractor's classes are theirs."""
+    pack, parts = dataset.pack, dataset.split
+    if split == "holdout" and holdout is None:
+        raise DataError("--split holdout: no images are held out. Train with --holdout 10%, or use --split train.")
+    if split == "all" and holdout is not None:
+        positions = np.concatenate([parts.train, parts.holdout])
+        features = Features(np.concatenate([train.vectors, holdout.vectors]), None if train.probabilities is None
+                            or holdout.probabilities is None else np.concatenate([train.probabilities, holdout.probabilities]))
+    elif split == "holdout" and holdout is not None:
+        positions, features = parts.holdout, holdout
+    else:
+        positions, features = parts.train, train
+    labels = None if pack.labels is None or extractor.classes != pack.class_names else pack.labels[positions]
+    return Reals(features, Subset(pack, positions).read, split, labels)
+
+
+def _copies(
+    dataset: Dataset, images: NDArray[np.uint8], vectors: NDArray[np.float32], train: Features, holdout: Features | None,
+    extractor: Extractor, seed: int,
+) -> tuple[Copies, DataCopying | None]:
+    pack, split = dataset.pack, dataset.split
+    groups = dataset.twins.together[split.train]
+    reference = CopyReference(
+        dataset.train, train.vectors, Subset(pack, split.holdout) if holdout is not None else None,
+        None if holdout is None else holdout.vectors, groups=groups, names=[pack.names[i] for i in split.train.tolist()],
+        features_of=lambda some: extract(extractor, some).vectors, seed=seed)
+    try:
+        test = data_copying(train.vectors, None if holdout is None else holdout.vectors, vectors, train_groups=groups, seed=seed)
+    except DataError:                                          # too few of something: the other check says so in words
+        test = None
+    return reference.check(images, vectors), test
+
+
+def _neighbours(copies: Copies, images: NDArray[np.uint8], dataset: Dataset) -> NDArray[np.uint8]:
+    """The sheet of samples beside their nearest training images: the most suspicious ones, then others."""
+    rows = telling_rows(copies.suspicion, NEIGHBOURS_SHOWN)
+    near = copies.features.train[rows], copies.pixels.train[rows]
+    split, names = dataset.split.train, dataset.pack.names
+    return draw_neighbours(
+        images[rows], dataset.train.read(near[0]), dataset.train.read(near[1]),
+        [f"{row}: {names[int(split[index])]}" for row, index in zip(rows.tolist(), near[0].tolist(), strict=True)],
+        mirrored_features=copies.features.mirrored[rows], mirrored_pixels=copies.pixels.mirrored[rows],
+        alarm=copies.suspicion[rows] < 1)

@@ -1,0 +1,152 @@
+"""Evaluates, compares and reports runs and images that users name: what `evaluate`, `compare` and `report` call."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ganvas import execution
+from ganvas.best import read_best
+from ganvas.comparison import Comparison, compare_evaluations
+from ganvas.config import RunConfig
+from ganvas.data.sources import open_source
+from ganvas.dataset import Dataset, prepare
+from ganvas.errors import ConfigError, DataError
+from ganvas.evaluation import (
+    Evaluation,
+    Options,
+    evaluate_against_features,
+    evaluate_generator,
+    evaluate_images,
+    options_of_samples,
+    read_evaluation,
+)
+from ganvas.generator import ImageGenerator, load
+from ganvas.request import Images, resolve
+from ganvas.run_end import report
+from ganvas.run_folder import RunFolder, open_run
+from ganvas.watcher import Watcher
+
+
+def evaluate(
+    run: str | Path | None = None, *, samples: str | Path | None = None, source: Images | None = None,
+    reference: str | Path | None = None, checkpoint: str | int = "best", n: int = 2000, repeats: int = 5,
+    extractor: str | Callable[..., Any] = "auto", split: str = "train", seed: int = 0, device: str = "cpu",
+    generator: nn.Module | None = None, sheet: str | Path | None = None, save_features: str | Path | None = None,
+    watch: Watcher | None = None, **data: Any,
+) -> Evaluation:
+    """How good a run's samples are, or any images: figures with intervals and floors, and whether training images are repeated.
+
+    run: a run folder; its evaluation.json and neighbours.png are written. source: its images, where they have moved, or are
+    no file. generator: your own module, for a run trained with one.
+    samples: instead of a run: a folder, archive, .npz or .npy of any model's images, compared with `source` (options for
+    reading it by short name: size, fit, transparency, labels, holdout, …) or with `reference`, a file that `save_features` made.
+    n: samples and reals in each of `repeats` comparisons. extractor: auto, classifier, random, inception, inception:PATH,
+    FILE.py:FUNCTION or a function. split: train, holdout or all. sheet: a PNG for samples beside their nearest training images.
+    Raises GanvasError with a message for the user.
+    """
+    watch = watch or Watcher()
+    options = Options(n, repeats, extractor, split, seed, device).check()
+    save = None if save_features is None else Path(save_features)
+    if samples is not None:
+        if run is not None:
+            raise ConfigError(f"evaluate: {run} is a run, and --samples {samples} are images: evaluate one of them at a time.")
+        if reference is not None:
+            return evaluate_against_features(str(samples), Path(reference), options, watch=watch)
+        return _evaluate_samples(str(samples), source, options, data, None if sheet is None else Path(sheet), save, watch)
+    if run is None:
+        raise ConfigError("evaluate: name a run folder, or images as --samples with the real images they should look like.")
+    if reference is not None:
+        raise ConfigError(f"--reference {reference}: goes with --samples; a run is compared with its own images.")
+    if data:
+        raise ConfigError(f"evaluate {run}: {', '.join(data)} cannot change, because the run's own options say how its images "
+                          "are read.")
+    return evaluate_run(Path(run), str(checkpoint), options, source=source, generator=generator, save=save, watch=watch)
+
+
+def evaluate_run(
+    run: Path, checkpoint: str, options: Options, *, source: Images | None = None, generator: nn.Module | None = None,
+    save: Path | None = None, watch: Watcher,
+) -> Evaluation:
+    """Evaluates a run's checkpoint as `evaluate` does, and writes its report anew."""
+    folder = open_run(run)
+    made = load(folder.path, checkpoint, generator, options.device)
+    dataset = dataset_of(folder, made.config, source, watch)
+    try:
+        chosen = checkpoint if checkpoint != "best" or read_best(folder) is not None else "last"
+        found = evaluate_generator(made, dataset, options, subject=str(run), source=made.config.data.source, chosen=chosen,
+                                   folder=folder, watch=watch, save=save)
+    finally:
+        dataset.pack.close()
+    report(folder)
+    return found
+
+
+def dataset_of(folder: RunFolder, config: RunConfig, source: Images | None, watch: Watcher) -> Dataset:
+    """The images that a run was trained on, divided as they were. Raises DataError where they are not there, or not the same."""
+    where = config.data.source if source is None else source
+    try:
+        opened = open_source(where, config.data.labels, config.data.tile, config.data.frames, watch.opening)
+    except DataError as error:
+        hint = "" if source is not None else f" If the run's images are elsewhere now, name them: --data SOURCE ({folder.path})."
+        raise DataError(f"{error}{hint}") from error
+    dataset = prepare(opened, config.data, watch.tell, watch.packing, watch.comparing, folder.images)
+    trained_on = execution.noted(folder, "data_fingerprint")
+    if trained_on is not None and trained_on != dataset.pack.fingerprint:
+        dataset.pack.close()
+        raise DataError(f"{opened.where}: is not what {folder.path} was trained on: images were added, removed or changed. Its "
+                        "figures and its look for copies would be wrong. Put the images back, or name a copy of them as --data.")
+    return dataset
+
+
+def _evaluate_samples(samples: str, source: Images | None, options: Options, data: dict[str, Any], sheet: Path | None,
+                      save: Path | None, watch: Watcher) -> Evaluation:
+    if source is None:
+        raise ConfigError(f"--samples {samples}: name the real images too, those that the samples should look like: "
+                          f"`ganvas evaluate --samples {samples} SOURCE`.")
+    own = options_of_samples(open_source(samples))
+    short = {"holdout": 0} | {name: value for name, value in data.items() if value is not None}
+    given = {f"data.{name}" for name in short}
+    own = {name: value for name, value in own.items() if name not in given}
+    request = resolve(source, None, None, own, short, {"network.family": "custom", "execution.device": "cpu"}, tell=watch.tell,
+                      opening=watch.opening)
+    watch.tell(f"compared as {request.config.data.size}, {request.config.data.channels} channel"
+               + ("s" if request.config.data.channels > 1 else ""))
+    dataset = prepare(request.source, request.config.data, watch.tell, watch.packing, watch.comparing)
+    try:
+        return evaluate_images(samples, dataset, request.config, options, source=request.source.where, watch=watch, sheet=sheet,
+                               save=save)
+    finally:
+        dataset.pack.close()
+
+
+def compare(
+    runs: Sequence[str | Path], *, checkpoint: str = "best", again: bool = False, device: str = "cpu",
+    watch: Watcher | None = None, **wanted: Any,
+) -> Comparison:
+    """Runs beside each other. Each is evaluated where it has not been in this way, or with `again`.
+
+    wanted: fields of `Options` (n, repeats, extractor, split, seed); what is not given, or None, is as in the first run's own
+    evaluation, or else as `evaluate` has it. Raises GanvasError.
+    """
+    watch = watch or Watcher()
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    Options(**wanted).check()
+    evaluated = []
+    for run in dict.fromkeys(map(str, runs)):
+        folder = open_run(Path(run))
+        generator: ImageGenerator = load(folder.path, checkpoint)
+        about = None if again else _kept(folder, wanted | {"checkpoint": generator.nimg})
+        if about is None:
+            watch.tell(f"evaluating {run}")
+            about = evaluate_run(Path(run), checkpoint, Options(device=device, **wanted), watch=watch).as_dict()
+        wanted = {name: about[name] for name in ("n", "repeats", "extractor", "split", "seed", "reals")}
+        evaluated.append((run, generator.config, about | {"time_sec": execution.noted(folder, "time_sec")}))
+    return compare_evaluations(evaluated)
+
+
+def _kept(folder: RunFolder, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """What evaluation.json holds, if it is of these options; None where it is not."""
+    about = read_evaluation(folder)
+    return about if about is not None and all(about.get(name) == value for name, value in wanted.items()) else None

@@ -1,0 +1,111 @@
+"""Are samples nearer to the training images than new reals are? The three-sample test of Meehan, Chaudhuri & Dasgupta 2020.
+
+"A Non-Parametric Test to Detect Data-Copying in Generative Models". It sees copying that is spread over all samples, none of
+which need stand out; `copies` names single ones.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganvas.errors import DataError
+from ganvas.metrics.checks import checked, checked_pair
+from ganvas.metrics.nearest import k_nearest
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+CELL = 20              # samples, and reals, that a cell needs: the U statistic is then nearly normal
+USUAL_CELL = 60        # of the smaller side that a cell holds on average
+MOST_CELLS = 20
+FAR = 3.0              # |C_T| from which it is not chance: C_T is a mean of values that scatter by 1
+FITTED = 20_000        # training images that cells are made of
+HIGHEST_SEED = 2**32
+
+
+@dataclass(frozen=True)
+class DataCopying:
+    """Whether samples lie nearer to the training images than reals that were not trained on do."""
+
+    c_t: float | None                  # mean Z of the cells, weighted by the reals in them; far below 0 = copying; None: no cell
+    z_global: float                    # the same without cells
+    z_lowest: float | None             # of the cell that looks most like copying
+    cells: int
+    cells_used: int                    # with enough samples and reals
+    samples: int
+    reals: int                         # held-out ones; training images, where there are none
+    by: Literal["holdout", "train"]
+    verdict: Literal["copying", "none", "underfit"]
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, train_groups: Indices | None = None,
+                 cells: int | None = None, seed: int = 0) -> DataCopying:
+    """The paper's C_T, from features of N training images, H held-out reals and M samples, each (., d).
+
+    Space is divided by k-means of the training images, `cells` of them (None = by the number of reals and samples). In each cell
+    the distances of its samples to its nearest training image are ranked among those of its held-out reals: Z of the
+    Mann-Whitney U statistic, 0 where both are alike. Cells that hold fewer than 20 of either are left out.
+    holdout: None = the training images stand for it, each compared with the others but those of its group (train_groups: (N,)
+    integers, equal for twins). Raises DataError for fewer than 20 samples or reals, or features that are not finite.
+    """
+    train, samples = checked_pair(train, samples, CELL)
+    own = None if holdout is not None else np.arange(len(train)) if train_groups is None else np.asarray(train_groups)
+    reals = train if holdout is None else checked_pair(train, checked(holdout, "held-out reals"))[1]
+    for count, what in ((len(reals), "held-out reals"), (len(samples), "samples")):
+        if count < CELL:
+            raise DataError(f"{count:,} {what}, but the data-copying test needs at least {CELL}. Hold out more, or leave it out.")
+    cells = cells or max(1, min(MOST_CELLS, min(len(samples), len(reals)) // USUAL_CELL))
+    centres = _centres(train, cells, seed)
+    of_train, of_reals, of_samples = (k_nearest(some, centres, 1)[1][:, 0] for some in (train, reals, samples))
+    z_cells, weights = [], []
+    for cell in range(len(centres)):
+        t, r, s = of_train == cell, of_reals == cell, of_samples == cell
+        if min(int(r.sum()), int(s.sum())) >= CELL and t.sum() >= 2:
+            z_cells.append(_z(train[t], reals[r], samples[s], None if own is None else (own[r], own[t])))
+            weights.append(int(r.sum()))
+    z_global = z_cells[0] if len(centres) == 1 and z_cells else _z(train, reals, samples, None if own is None else (own, own))
+    c_t = float(np.average(z_cells, weights=weights)) if z_cells else None
+    told = c_t if c_t is not None else z_global
+    verdict: Literal["copying", "none", "underfit"] = "copying" if told <= -FAR else "underfit" if told >= FAR else "none"
+    meaning = {"copying": "samples lie nearer to the training images than other reals do: copying",
+               "none": "samples lie as near to the training images as other reals do",
+               "underfit": "samples lie farther from the training images than other reals do: no copying, nor real yet"}[verdict]
+    figure = f"C_T {told:+.1f}, {len(z_cells)} of {len(centres)} cells" if c_t is not None else f"Z {told:+.1f}, cells too small"
+    return DataCopying(c_t, z_global, min(z_cells) if z_cells else None, len(centres), len(z_cells), len(samples), len(reals),
+                       "holdout" if holdout is not None else "train", verdict, f"{meaning} ({figure})")
+
+
+def _centres(train: Floats, cells: int, seed: int) -> NDArray[np.float64]:
+    """(at most cells, d): k-means of the training images, or of every so manyth."""
+    from sklearn.cluster import KMeans
+
+    some = train[::-(-len(train) // FITTED)].astype(np.float64)
+    cells = min(cells, len(np.unique(some, axis=0))) if len(some) <= 10 * cells else cells
+    found: NDArray[np.float64] = KMeans(cells, n_init=1, random_state=seed % HIGHEST_SEED).fit(some).cluster_centers_
+    return found
+
+
+def _z(train: Floats, reals: Floats, samples: Floats, own: tuple[Indices, Indices] | None) -> float:
+    """Z of the number of pairs in which the sample is farther from its nearest training image than the real from its own.
+
+    own: groups of the reals and the training images, where these are the same images.
+    """
+    from scipy.stats import rankdata
+
+    near_reals, near_samples = k_nearest(reals, train, 1, own)[0][:, 0], k_nearest(samples, train, 1)[0][:, 0]
+    near_reals = near_reals[np.isfinite(near_reals)]                   # images of a cell that one group fills have no other
+    m, n = len(near_samples), len(near_reals)
+    if not n:
+        return 0.0
+    ranks = rankdata(np.concatenate([near_samples, near_reals]))
+    u = ranks[:m].sum() - m * (m + 1) / 2
+    _, ties = np.unique(ranks, return_counts=True)
+    # Ties, all copies at distance 0, lessen the variance.
+    variance = m * n / 12 * (m + n + 1 - float((ties.astype(np.float64)**3 - ties).sum()) / ((m + n) * (m + n - 1)))
+    return float((u - m * n / 2) / variance**0.5) if variance > 0 else 0.0

@@ -1,0 +1,177 @@
+"""All figures of a set of samples beside reals, each with its interval and its floor, in one protocol for every metric.
+
+In each repetition n reals are the reference, n other reals are measured against it (the floor: what a perfect generator would
+get), and n samples, fresh ones in each repetition as far as there are enough. Nothing is drawn with replacement: see `interval`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganvas.errors import DataError
+from ganvas.metrics.diversity import diversity_beside, mean_distance
+from ganvas.metrics.features import Extractor, Features
+from ganvas.metrics.fid import Reference, fid_against
+from ganvas.metrics.inception_score import inception_score
+from ganvas.metrics.interval import halves, interval
+from ganvas.metrics.kid import kid
+from ganvas.metrics.modes import mode_coverage
+from ganvas.metrics.prdc import prdc
+from ganvas.metrics.sliced import sliced_wasserstein
+
+Better = Literal["lower", "higher", "none"]
+Indices = NDArray[np.int64]
+Reader = Callable[[Indices], NDArray[np.uint8]]            # positions -> images (n, C, H, W)
+
+NEIGHBOURS = 5                 # k of precision, recall, density and coverage
+FEWEST_REALS = 8               # in all; halves of fewer have no neighbours to speak of
+SPLITS = 10                    # of the Inception Score
+OFTEN = 5                      # samples that make a mode well hit
+PIXEL_REPEATS = 3              # of the sliced Wasserstein distance, which is dear
+
+LABELS: dict[str, tuple[str, Better]] = {
+    "fid": ("FID", "lower"), "kid": ("KID", "lower"), "precision": ("precision", "higher"), "recall": ("recall", "higher"),
+    "density": ("density", "higher"), "coverage": ("coverage", "higher"), "is": ("Inception Score", "higher"),
+    "modes": ("modes", "higher"), "mode_kl": ("KL of modes", "lower"), "diversity": ("diversity", "none"),
+    "similarity": ("similarity", "none"), "swd": ("sliced Wasserstein", "lower"),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number with all that it hangs on. floor: the same of other reals in the samples' place; None = there is none."""
+
+    metric: str
+    label: str
+    value: float
+    low: float
+    high: float
+    floor: float | None
+    floor_low: float | None
+    floor_high: float | None
+    error: float | None            # standard error, where the estimator has one
+    better: Better
+    n: int                         # samples in each repetition
+    reals: int                     # reals that the reference was drawn from
+    split: str                     # which reals: train, holdout or all
+    extractor: str
+    preprocessing: str
+    relative_only: bool            # compares models on these very images, and with nothing published
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Reals:
+    """The reals of one split: their features, and their images where they are at hand."""
+
+    def __init__(self, features: Features, read: Reader | None, split: str, labels: Indices | None = None):
+        """read: positions (n,) among these reals -> uint8 images. labels: (N,) their classes in the extractor's order."""
+        if len(features.vectors) < FEWEST_REALS:
+            raise DataError(f"{len(features.vectors):,} real images ({split}) are too few to measure against: at least "
+                            f"{FEWEST_REALS} are needed, and hundreds for figures that mean something. Give more images"
+                            + (", or measure against --split train." if split == "holdout" else "."))
+        self.features, self.read, self.split, self.labels = features, read, split, labels
+
+    def __len__(self) -> int:
+        return len(self.features.vectors)
+
+
+def sets_of(available: int, n: int, repeats: int, seed: int) -> list[Indices]:
+    """`repeats` sets of n of `available` samples: disjoint ones while there are enough, else each drawn without replacement."""
+    if available >= n * repeats:
+        return [np.arange(k * n, (k + 1) * n) for k in range(repeats)]
+    return [np.sort(np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, k, 2])).permutation(available)[:n])
+            for k in range(repeats)]
+
+
+def figures(reals: Reals, fakes: Features, images: NDArray[np.uint8], extractor: Extractor, *, n: int, repeats: int = 5,
+            seed: int = 0, tell: Callable[[str], None] = lambda text: None) -> Iterator[Figure]:
+    """Every figure that this extractor allows, one after the other as they are ready.
+
+    fakes: features of the samples `images` (M, C, H, W) uint8, in their order. n: samples and reals in each repetition; fewer
+    where there are fewer (half of the reals, all samples). Raises DataError where too few are left.
+    """
+    n = min(n, len(reals) // 2, len(fakes.vectors))
+    if n <= 2:
+        raise DataError(f"{len(fakes.vectors):,} samples are too few to measure. Give at least {FEWEST_REALS}.")
+    k = min(NEIGHBOURS, n - 1)
+    sets = sets_of(len(fakes.vectors), n, repeats, seed)
+    divided = [tuple(half[:n] for half in halves(len(reals), seed, number)) for number in range(repeats)]
+
+    def figure(metric: str, values: Sequence[float], floors: Sequence[float] = (), *, error: float | None = None, note: str = "",
+               n: int = n, pixels: bool = False) -> Figure:
+        fake, floor = interval(values), interval(floors) if floors else None
+        label, better = LABELS[metric]
+        return Figure(
+            metric, label, fake.value, fake.low, fake.high, floor and floor.value, floor and floor.low, floor and floor.high,
+            error, better, n, len(reals), reals.split, "pixels" if pixels else extractor.name,
+            "none: the pixels themselves" if pixels else extractor.preprocessing, pixels or extractor.relative_only, note)
+
+    vectors, samples = reals.features.vectors, fakes.vectors
+    distances: dict[str, tuple[list[float], list[float]]] = {}
+    errors = []
+    for number, (chosen, (a, b)) in enumerate(zip(sets, divided, strict=True)):
+        tell(f"comparing, {number + 1} of {repeats}")
+        reference = Reference.of(vectors[a])
+        for place, candidate in enumerate((samples[chosen], vectors[b])):
+            estimate = kid(vectors[a], candidate)
+            measured = {"fid": fid_against(reference, candidate), "kid": estimate.value,
+                        **prdc(vectors[a], candidate, k)._asdict(), "diversity": mean_distance(candidate)}
+            for metric, value in measured.items():
+                distances.setdefault(metric, ([], []))[place].append(value)
+            if place == 0:
+                errors.append(estimate.error)
+    notes = dict.fromkeys(("precision", "recall", "density", "coverage"), f"k = {k}")
+    if n <= vectors.shape[1]:
+        notes["fid"] = f"n is not above the {vectors.shape[1]:,} features: FID is biased upwards, as its floor shows"
+    for metric, (values, floors) in distances.items():
+        error = float(np.median(errors)) if metric == "kid" else None
+        yield figure(metric, values, floors, error=error, note=notes.get(metric, ""))
+    yield from _of_classes(reals, fakes, sets, divided, extractor, seed, figure)
+    yield from _of_pixels(reals, fakes, images, sets, divided, seed, tell, figure)
+
+
+def _of_classes(reals: Reals, fakes: Features, sets: Sequence[Indices], divided: Sequence[tuple[Indices, ...]],
+                extractor: Extractor, seed: int, figure: Callable[..., Figure]) -> Iterator[Figure]:
+    """What needs an extractor with classes; modes only where the classes are the reals' own."""
+    if fakes.probabilities is None or reals.features.probabilities is None:
+        return
+    probabilities, n = reals.features.probabilities, len(sets[0])
+    splits = min(SPLITS, n // 2)
+    yield figure("is", [inception_score(fakes.probabilities[chosen], splits).value for chosen in sets],
+                 [inception_score(probabilities[b], splits).value for _, b in divided], note=f"{splits} splits")
+    if reals.labels is None:
+        return
+    counts = np.bincount(reals.labels, minlength=probabilities.shape[1])
+    found = mode_coverage(fakes.probabilities.argmax(axis=1), counts, OFTEN, seed)
+    yield figure("modes", [found.hit], [found.hit_expected], n=found.n,
+                 note=f"of {found.modes:,} classes; {found.hit_often:,} hit at least {OFTEN} times")
+    if np.isfinite(found.kl):                              # infinite: no sample is in any of the reals' classes
+        low, high = found.kl_floor_range
+        yield figure("mode_kl", [found.kl], [low, found.kl_floor, high], n=found.n, note="KL(samples' classes ‖ reals') in nats")
+
+
+def _of_pixels(reals: Reals, fakes: Features, images: NDArray[np.uint8], sets: Sequence[Indices],
+               divided: Sequence[tuple[Indices, ...]], seed: int, tell: Callable[[str], None],
+               figure: Callable[..., Figure]) -> Iterator[Figure]:
+    """What needs the reals' images."""
+    if reals.read is None:
+        return
+    tell("comparing pixels")
+    a, b = divided[0]
+    of_reals, of_fakes = diversity_beside(reals.features.vectors[a], reals.read(a), fakes.vectors[sets[0]], images[sets[0]], seed)
+    yield figure("similarity", [of_fakes.similarity], [of_reals.similarity], n=of_fakes.n, pixels=True,
+                 note=f"mean {of_fakes.similarity_name} of two samples; {of_fakes.alike_pairs:,} pairs look the same "
+                      f"(reals: {of_reals.alike_pairs:,})")
+    values, floors = [], []
+    for chosen, (a, b) in list(zip(sets, divided, strict=True))[:PIXEL_REPEATS]:
+        reference = reals.read(a)
+        values.append(1000 * sliced_wasserstein(reference, images[chosen], seed).mean)
+        floors.append(1000 * sliced_wasserstein(reference, reals.read(b), seed).mean)
+    yield figure("swd", values, floors, pixels=True, note="times 1,000, mean over the levels of a Laplacian pyramid")

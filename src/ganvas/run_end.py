@@ -1,0 +1,83 @@
+"""What a run gets when it ends: its curves and films, its evaluation, and the report that a person reads."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ganvas import execution
+from ganvas.best import read_best
+from ganvas.config import RunConfig, make_config
+from ganvas.config import from_yaml as values_from
+from ganvas.dataset import Dataset
+from ganvas.errors import GanvasError, RunError
+from ganvas.evaluation import Options, evaluate_generator
+from ganvas.files import write_whole
+from ganvas.generator import load
+from ganvas.measuring import Meter
+from ganvas.metrics.health import diagnose
+from ganvas.report.curves import plot_curves
+from ganvas.report.log import read_rows
+from ganvas.report.run_page import write_report
+from ganvas.run_folder import RunFolder
+from ganvas.watcher import Watcher
+
+LEAST_N = 32                   # samples in a repetition; with fewer the figures of an unasked evaluation would say nothing
+MOST_N = 2000
+REPEATS = 5
+
+
+def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
+    from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
+
+    frames = [path for _, path in folder.list_grids()]
+    best = read_best(folder)
+    drawings: list[tuple[str, Callable[[], object]]] = [
+        (str(folder.curves), lambda: plot_curves(folder.curves, read_rows(folder.stats), best and best.nimg)),
+        (str(folder.gif), lambda: write_gif(folder.gif, frames)),
+        (str(folder.mp4), lambda: write_mp4(folder.mp4, frames)),
+    ]
+    for path, draw in drawings:
+        try:
+            draw()
+        except (OSError, RunError, ValueError, ImportError) as error:
+            tell(f"{path} could not be made: {error}")
+
+
+def evaluate_end(folder: RunFolder, config: RunConfig, dataset: Dataset, meter: Meter, budget_sec: float, watch: Watcher) -> None:
+    """Evaluates the best checkpoint, as much as fits into `budget_sec`; without time for that, nothing. A failure is told."""
+    if meter.plan is None or meter.per_sample_sec is None:
+        return
+    n = min(MOST_N, int(budget_sec / (REPEATS * meter.per_sample_sec)))
+    if n < min(LEAST_N, config.measure.n) or config.network.family == "custom":
+        return
+    try:
+        evaluate_generator(
+            load(folder.path, "best", device=config.execution.device), dataset,
+            Options(n, REPEATS, config.measure.extractor, "train", config.train.seed, config.execution.device,
+                    meter.plan.references),
+            subject=str(folder.path), source=config.data.source, chosen="best" if read_best(folder) else "last",
+            folder=folder, watch=watch)
+    except GanvasError as error:
+        watch.tell(f"not evaluated: {error}")
+
+
+def report(folder: RunFolder) -> Path:
+    """Writes the run's report.html from all that its folder holds. Raises RunError where it cannot be written."""
+    try:
+        config = make_config(values_from(folder.config.read_text(encoding="utf-8"), str(folder.config)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{folder.config}: cannot be read ({error}). Without it there is nothing to report.") from error
+    found = diagnose(
+        read_rows(folder.stats), read_rows(folder.metrics), images=execution.noted(folder, "images") or 0,
+        batch=config.train.batch, loss=config.train.loss, holdout=execution.noted(folder, "holdout") or 0)
+    try:
+        return write_report(folder, diagnoses=[diagnosis.as_dict() for diagnosis in found])
+    except OSError as error:
+        raise RunError(f"{folder.report}: cannot be written ({error.strerror or error}). Free the disk, and write it with "
+                       f"`ganvas report {folder.path}`.") from error
+
+
+def write_sheet(folder: RunFolder, dataset: Dataset) -> None:
+    """Writes the data sheet's rows into data.json, for the report."""
+    write_whole(folder.sheet, json.dumps({"version": 1, "rows": dataset.sheet.rows()}, indent=1))
