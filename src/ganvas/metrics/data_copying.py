@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ganvas import rng
 from ganvas.errors import DataError
 from ganvas.metrics.checks import checked, checked_pair
 from ganvas.metrics.nearest import k_nearest
@@ -21,6 +22,7 @@ CELL = 20              # samples, and reals, that a cell needs: the U statistic 
 USUAL_CELL = 60        # of the smaller side that a cell holds on average
 MOST_CELLS = 20
 FAR = 3.0              # |C_T| from which it is not chance: C_T is a mean of values that scatter by 1
+MOST_REALS = 5000      # training images that stand for a hold-out
 FITTED = 20_000        # training images that cells are made of
 HIGHEST_SEED = 2**32
 
@@ -51,12 +53,15 @@ def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, trai
     Space is divided by k-means of the training images, `cells` of them (None = by the number of reals and samples). In each cell
     the distances of its samples to its nearest training image are ranked among those of its held-out reals: Z of the
     Mann-Whitney U statistic, 0 where both are alike. Cells that hold fewer than 20 of either are left out.
-    holdout: None = the training images stand for it, each compared with the others but those of its group (train_groups: (N,)
-    integers, equal for twins). Raises DataError for fewer than 20 samples or reals, or features that are not finite.
+    holdout: None = training images stand for it, at most 5,000, each compared with the others but those of its group
+    (train_groups: (N,) integers, equal for twins). Raises DataError for fewer than 20 samples or reals, or features that are not
+    finite.
     """
     train, samples = checked_pair(train, samples, CELL)
-    own = None if holdout is not None else np.arange(len(train)) if train_groups is None else np.asarray(train_groups)
-    reals = train if holdout is None else checked_pair(train, checked(holdout, "held-out reals"))[1]
+    groups = np.arange(len(train)) if train_groups is None else np.asarray(train_groups)
+    chosen = np.sort(rng.permute(np.arange(min(MOST_REALS, len(train))), len(train), seed, rng.Purpose.SUBSET, 3))
+    own = groups[chosen] if holdout is None else None
+    reals = train[chosen] if holdout is None else checked_pair(train, checked(holdout, "held-out reals"))[1]
     for count, what in ((len(reals), "held-out reals"), (len(samples), "samples")):
         if count < CELL:
             raise DataError(f"{count:,} {what}, but the data-copying test needs at least {CELL}. Hold out more, or leave it out.")
@@ -67,9 +72,9 @@ def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, trai
     for cell in range(len(centres)):
         t, r, s = of_train == cell, of_reals == cell, of_samples == cell
         if min(int(r.sum()), int(s.sum())) >= CELL and t.sum() >= 2:
-            z_cells.append(_z(train[t], reals[r], samples[s], None if own is None else (own[r], own[t])))
+            z_cells.append(_z(train[t], reals[r], samples[s], None if own is None else (own[r], groups[t])))
             weights.append(int(r.sum()))
-    z_global = z_cells[0] if len(centres) == 1 and z_cells else _z(train, reals, samples, None if own is None else (own, own))
+    z_global = z_cells[0] if len(centres) == 1 and z_cells else _z(train, reals, samples, None if own is None else (own, groups))
     c_t = float(np.average(z_cells, weights=weights)) if z_cells else None
     told = c_t if c_t is not None else z_global
     verdict: Literal["copying", "none", "underfit"] = "copying" if told <= -FAR else "underfit" if told >= FAR else "none"
