@@ -68,9 +68,10 @@ def scripted(monkeypatch):
 
 
 def test_a_row_holds_every_figure_beside_that_of_the_reals(source):
-    ganvas.train(source, **options(steps=4))
+    measured = [tick.measured for tick in ganvas.iterate(source, **options(steps=4)) if tick.measured]
     rows = read_rows(RunFolder(Path("runs/images")).metrics)
     assert [row["nimg"] for row in rows] == [16, 32]
+    assert measured == rows                                            # a notebook sees what the file holds
     first, second = rows
     assert (first["n"], first["reals"], first["extractor"]) == (24, 32, "random")
     assert first["kid"] > abs(first["kid_floor"])                       # two steps make nothing like the images

@@ -55,13 +55,14 @@ class _StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Tick:
-    """A moment of a run at which there is something to see. `stats` and `grid` are None where none is due."""
+    """A moment of a run at which there is something to see. `stats`, `grid` and `measured` are None where none is due."""
 
     nimg: int                      # real images seen so far
     step: int
     epoch: float
     stats: dict[str, Any] | None   # the row that went to stats.jsonl
     grid: Picture | None           # (H, W, C) uint8, the picture that went to samples/
+    measured: dict[str, Any] | None            # the row that went to metrics.jsonl
     end: str | None                # "done", "time", "patience", "SIGINT" or "SIGTERM"
 
 
@@ -143,7 +144,7 @@ class Job:
                 dataset = self._prepare()
             except _StoppedError as stopped:
                 nimg = max((nimg for nimg, _ in self.folder.list_checkpoints()), default=0)
-                yield Tick(nimg, 0, 0.0, None, None, str(stopped))
+                yield Tick(nimg, 0, 0.0, None, None, None, str(stopped))
                 return
             try:
                 yield from self._train(lock, dataset)
@@ -198,7 +199,7 @@ class Job:
             if not self.folder.report.exists():
                 self._report()
             watch.tell(self._done(state, schedule))
-            yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, "done")
+            yield Tick(state.nimg, schedule.step_at(state.nimg), schedule.epoch_at(state.nimg), None, None, None, "done")
             return
 
         if state.nimg:
@@ -218,11 +219,11 @@ class Job:
         end, finished, before = None, False, state.nimg
         try:
             if state.nimg == 0:
-                yield Tick(0, 0, 0.0, None, writer.grid(), None)
+                yield Tick(0, 0, 0.0, None, writer.grid(), None, None)
             for tick in loop.train(state, config, pack, self.losses, self._stop_reason):
                 row = writer.row(tick.row) if tick.row else None
                 grid = writer.grid() if tick.grid_due else None
-                self._measure_run(meter, writer, state, dataset, before, goal, tick.end)
+                measured = self._measure_run(meter, writer, state, dataset, before, goal, tick.end)
                 before = tick.nimg
                 if tick.checkpoint_due:
                     writer.checkpoint()
@@ -231,7 +232,7 @@ class Job:
                     writer.checkpoint()
                 watch.training(tick.nimg, goal, tick.epoch, row)
                 end = tick.end
-                if row or grid is not None or end:
+                if row or grid is not None or measured or end:
                     finished = end is not None
                     if end == "time":                          # the clock's choice too is made once and written down
                         self.config = config.model_copy(update={"length": Amount(tick.nimg / 1000, "kimg")})
@@ -246,7 +247,7 @@ class Job:
                         self._report()
                     if end in ("done", "time", "patience") and not self.dry_run:
                         watch.tell(self._done(state, schedule))
-                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, end)
+                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, measured, end)
         except DivergedError as error:
             kept = self.folder.list_checkpoints()
             raise DivergedError(str(error) + (f" The checkpoint at {seen(kept[-1][0])} is kept." if kept else "")) from error
@@ -259,8 +260,8 @@ class Job:
             writer.close()
 
     def _measure_run(self, meter: Meter, writer: RunWriter, state: TrainState, dataset: Dataset, before: int, goal: int,
-                     end: str | None) -> None:
-        """Decides how to measure, once there is a speed to go by; measures where it is due, and at the end."""
+                     end: str | None) -> dict[str, Any] | None:
+        """Decides how to measure, once there is a speed to go by; measures where it is due, and at the end. Returns the row."""
         trained_sec, session = clock.monotonic() - writer.started_at, state.nimg - writer.first_nimg
         steps = session // self.config.train.batch
         if not meter.decided and trained_sec >= DECIDED_AFTER_SEC and steps >= DECIDED_AFTER_STEPS and not self.dry_run:
@@ -269,19 +270,20 @@ class Job:
             self._note(dataset, meter)
         at_the_end = meter.plan is not None and end in ("done", "time")
         if not (meter.is_due(before, state.nimg) or at_the_end) or end in ("SIGINT", "SIGTERM"):
-            return
+            return None
         loop.check_finite(state, weights_too=True)
         try:
             row = writer.measurement(meter.measure(state))
         except DataError as error:                             # no reason to lose a training
             self.watch.tell(f"not measured any more: {error}")
             meter.plan = None
-            return
+            return None
         copies = f"  copies {row['copies']:.0%}" if row["copies_over_limit"] else ""
         best = "  best so far" if row["best"] else ""
         self.watch.tell(f"[measured at {seen(state.nimg)}] KID {row['kid']:.4g} ± {row['kid_error']:.2g} (reals "
                         f"{row['kid_floor']:.2g})  coverage {row['coverage']:.2f}{copies}{best}")
         self.past_its_best = self._is_past_its_best(state, writer.schedule)
+        return row
 
     def _is_past_its_best(self, state: TrainState, schedule: Schedule) -> bool:
         """Whether nothing better has come for measure.patience."""

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from ganvas import app
+from ganvas.best import read_best, which_of
 from ganvas.cli.terminal import TerminalWatcher
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import seen
@@ -21,9 +22,12 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
     if not options.get("dry_run"):
         folder = RunFolder(run.path)
         for what, path in (("samples", folder.latest_grid), ("real images", folder.reals_grid), ("curves", folder.curves),
-                           ("progress", folder.gif), ("video", folder.mp4), ("data sheet", folder.data_page)):
+                           ("progress", folder.gif), ("video", folder.mp4), ("data sheet", folder.data_page),
+                           ("report", folder.report)):
             if path.is_file():
                 watcher.tell(f"{what + ':':<12} {path}")
+        if read_best(folder) is not None:
+            watcher.tell(f"{'best:':<12} {which_of(folder, run.nimg)}")
     if run.end in EXIT_CODES:
         watcher.tell(f"stopped by {run.end} at {seen(run.nimg)}; the same command goes on from there")
         sys.exit(EXIT_CODES[run.end])
