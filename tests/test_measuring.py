@@ -15,6 +15,7 @@ from ganvas.errors import DataError
 from ganvas.measuring import LEAST_N, Meter, Plan, logits_of
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
+from ganvas.values import Amount
 from ganvas.watcher import Watcher
 from makers import image_folder
 
@@ -166,42 +167,48 @@ def test_a_user_s_own_function_may_see_the_images(source):
 
 
 class Costs(Meter):
-    """A meter whose images take a known time, in seconds."""
+    """A meter whose work takes a known time, in seconds, by a clock of its own."""
 
-    def __init__(self, share, feature, sample, images=10_000, averaged=False, n=512):
-        measure = SimpleNamespace(share=share, every=None, extractor="random", n=n)
+    def __init__(self, share, feature, sample, neighbours=0.0, images=10_000):
+        measure = SimpleNamespace(share=share, every=None, extractor="random", n=512)
         super().__init__(SimpleNamespace(measure=measure, train=SimpleNamespace(batch=64)),
                          SimpleNamespace(train=range(images)), None, None, lambda text: None)
-        self._timed_extractor = lambda: (None, feature)
-        self._timed_generator = lambda state: (SimpleNamespace(averaged=averaged), sample)
-        self.costs = feature, sample, 1024 if averaged else 0
+        self._timed_extractor = lambda: feature
+        self._timed_generator = lambda state: sample
+        self.costs, self.now, self.ready = (feature, sample, neighbours), 0.0, False
 
-    def spent(self, left_images):
-        feature, sample, statistics = self.costs
-        times = left_images / (1000 * float(self.plan.every.removesuffix(" kimg")))
-        return self.plan.references * feature + times * ((self.plan.n + statistics) * sample + 2 * self.plan.n * feature)
+    def measure(self, state):
+        feature, sample, neighbours = self.costs
+        self.now += 0 if self.ready else self.plan.references * feature
+        took = self.plan.n * (sample + 2 * feature) + (0 if state.G_ema is None else 1024 * sample) + neighbours
+        self.now, self.ready = self.now + took, True
+        return {"sec": took}
 
 
 @pytest.mark.parametrize("total_sec", [60, 600, 10_000, 100_000])
-@pytest.mark.parametrize("costs", [(0.001, 0.0005), (0.003, 0.02), (0.0001, 0.0001)])
-@pytest.mark.parametrize("averaged", [False, True])
-def test_measuring_takes_no_more_than_its_share(total_sec, costs, averaged):
-    meter = Costs(0.05, *costs, averaged=averaged)
-    meter.decide(None, total_sec, 100_000, 0.6)
+@pytest.mark.parametrize("costs", [(0.001, 0.0005), (0.003, 0.02), (0.0001, 0.0001), (0.0001, 0.0001, 3.0)])
+@pytest.mark.parametrize("averaged", [None, "averaged"])
+def test_measuring_takes_no_more_than_its_share(total_sec, costs, averaged, monkeypatch):
+    meter, state = Costs(0.05, *costs), SimpleNamespace(G_ema=averaged)
+    monkeypatch.setattr("ganvas.measuring.time.monotonic", lambda: meter.now)
+    row = meter.decide(state, total_sec, 100_000, 0.6)
+    budget = 0.05 * 0.6 * total_sec
     assert meter.decided
-    if meter.plan is None:                                             # not even one measurement would fit
-        assert 0.05 * 0.6 * total_sec < 256 * costs[0] + (LEAST_N + 1024 * averaged) * costs[1] + 2 * LEAST_N * costs[0] \
-            + 0.3 * 0.05 * 0.6 * total_sec
-    else:
-        assert meter.spent(100_000) <= 0.05 * 0.6 * total_sec * 1.01 + 256 * costs[0]
-        assert LEAST_N <= meter.plan.n <= 512
+    if row is None:                                                    # not even two of the smallest would fit
+        assert meter.plan is None
+        assert budget < 2 * (LEAST_N * (costs[1] + 2 * costs[0]) + 1024 * bool(averaged) * costs[1]) + 10_000 * costs[0]
+        return
+    assert LEAST_N <= meter.plan.n <= 512
+    more = int(100_000 / Amount.parse(meter.plan.every).value / 1000 + 1e-3)
+    assert more <= 50
+    assert meter.now + more * row["sec"] <= budget or more == 0        # then only the first, which told that, and one at the end
 
 
 def test_there_is_no_measuring_without_time_or_without_a_share():
     for share, total_sec in ((0.05, 10), (0.0, 1e6)):
         meter = Costs(share, 0.001, 0.001)
-        meter.decide(None, total_sec, 100_000, 0.6)
-        assert meter.plan is None
+        assert meter.decide(None, total_sec, 100_000, 0.6) is None
+        assert meter.decided and meter.plan is None
 
 
 def test_what_was_decided_is_kept_by_a_run_that_goes_on(source):

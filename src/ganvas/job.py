@@ -264,19 +264,25 @@ class Job:
         """Decides how to measure, once there is a speed to go by; measures where it is due, and at the end. Returns the row."""
         trained_sec, session = clock.monotonic() - writer.started_at, state.nimg - writer.first_nimg
         steps = session // self.config.train.batch
-        if not meter.decided and trained_sec >= DECIDED_AFTER_SEC and steps >= DECIDED_AFTER_STEPS and not self.dry_run:
-            left_sec = (goal - state.nimg) * trained_sec / session
-            meter.decide(state, writer.elapsed_sec + left_sec, goal - state.nimg, 1 - EVALUATION_SHARE)
-            self._note(dataset, meter)
+        undecided = not (meter.decided or self.dry_run) and trained_sec >= DECIDED_AFTER_SEC and steps >= DECIDED_AFTER_STEPS
         at_the_end = meter.plan is not None and end in ("done", "time")
-        if not (meter.is_due(before, state.nimg) or at_the_end) or end in ("SIGINT", "SIGTERM"):
+        if not (undecided or meter.is_due(before, state.nimg) or at_the_end) or end in ("SIGINT", "SIGTERM"):
             return None
         loop.check_finite(state, weights_too=True)
         try:
-            row = writer.measurement(meter.measure(state))
+            if undecided:
+                left_images = goal - state.nimg
+                total_sec = writer.elapsed_sec + left_images * trained_sec / session
+                found = meter.decide(state, total_sec, left_images, 1 - EVALUATION_SHARE)
+                self._note(dataset, meter)
+                if found is None:
+                    return None
+            else:
+                found = meter.measure(state)
+            row = writer.measurement(found)
         except DataError as error:                             # no reason to lose a training
             self.watch.tell(f"not measured any more: {error}")
-            meter.plan = None
+            meter.stop()
             return None
         copies = f"  copies {row['copies']:.0%}" if row["copies_over_limit"] else ""
         best = "  best so far" if row["best"] else ""

@@ -36,10 +36,10 @@ SETUP_SHARE = 0.3              # of that, for the features of the real images
 MOST_MEASUREMENTS = 50         # in a run: more say nothing more
 FEW_MEASUREMENTS = 10          # with fewer, each looks at fewer samples
 LEAST_N = 128                  # samples in one measurement, unless fewer are asked for
-COMPARED = 2048                # training images that the samples' distribution is compared with
+COMPARED = 1024                # training images that the samples' distribution is compared with
 LEAST_REFERENCES = 256
 FEWEST_REALS = 20              # training images; fewer have no distribution to speak of, and are not measured against
-MOST_REFERENCES = 20_000       # training images among which copies are looked for
+MOST_REFERENCES = 10_000       # training images among which copies are looked for
 MOST_CALIBRATING = 1000        # held-out images that say how near strangers come
 D_BATCH = 256                  # images whose logits are compared
 FEWEST_HELD = 16               # fewer held-out images say nothing about D
@@ -91,6 +91,10 @@ class Meter:
         elif noted is not None:
             self._decide(Plan(**noted))
 
+    def stop(self) -> None:
+        """Measures no more."""
+        self.decided, self.plan = True, None
+
     def noted(self) -> dict[str, Any] | None:
         """The plan, for execution.json."""
         return None if self.plan is None else asdict(self.plan)
@@ -99,34 +103,39 @@ class Meter:
         """Whether a measurement lies in (before, nimg]."""
         return self.plan is not None and passed(self.schedule, before, nimg, Amount.parse(self.plan.every))
 
-    def decide(self, state: TrainState, total_sec: float, left_images: int, part: float) -> None:
-        """Decides how often to measure, and how many samples, from what one measurement is about to cost.
+    def decide(self, state: TrainState, total_sec: float, left_images: int, part: float) -> dict[str, Any] | None:
+        """Decides how many samples to measure, and then, by what the first measurement took, how often. Returns its row.
 
         total_sec: expected of the whole training; left_images: until its end. part: of measure.share, what is not kept for
-        the evaluation at the end.
+        the evaluation at the end. None, and no measurements at all, where not even a few fit into the share.
         """
         budget_sec = part * time_for(self.config.measure.share, total_sec)
         if not budget_sec:
-            return self._decide(None)
-        extractor, per_feature_sec = self._timed_extractor()
-        generator, per_sample_sec = self._timed_generator(state)
+            self._decide(None)
+            return None
+        began_at = time.monotonic()
+        per_feature_sec, per_sample_sec = self._timed_extractor(), self._timed_generator(state)
         wanted = min(len(self.dataset.train), MOST_REFERENCES)
         references = int(min(wanted, max(LEAST_REFERENCES, SETUP_SHARE * budget_sec / per_feature_sec)))
-        left_sec = budget_sec - references * per_feature_sec
-        statistics = BATCH_NORM_BATCHES * CHUNK if generator.averaged else 0
-        n = self.config.measure.n
+        statistics = 0 if state.G_ema is None else BATCH_NORM_BATCHES * CHUNK
 
-        def cost_sec(n: int) -> float:
+        def least_sec(n: int) -> float:
+            """Of one measurement; finding neighbours comes on top of that."""
             return (n + statistics) * per_sample_sec + 2 * n * per_feature_sec        # twice: mirrored, too
 
-        while n > LEAST_N and left_sec / cost_sec(n) < FEW_MEASUREMENTS:
+        n, left_sec = self.config.measure.n, budget_sec - references * per_feature_sec
+        while n > LEAST_N and left_sec / least_sec(n) < FEW_MEASUREMENTS:
             n = max(LEAST_N, n // 2)
-        times = min(MOST_MEASUREMENTS, int(left_sec / cost_sec(n)))
-        if times < 1:
-            return self._decide(None)
-        every = max(left_images / times, self.config.train.batch)
-        self._decide(Plan(f"{every / 1000:.6g} kimg", n, references), extractor)
-        return None
+        if left_sec < 2 * least_sec(n):
+            self._decide(None)
+            return None
+        self.plan = Plan("", n, references)
+        row = self.measure(state)
+        left_sec = budget_sec - (time.monotonic() - began_at)
+        times = min(MOST_MEASUREMENTS, int(left_sec / row["sec"]))
+        every = max(left_images / times, self.config.train.batch) if times > 0 else 2 * left_images     # then: at the end
+        self._decide(Plan(f"{every / 1000:.6g} kimg", n, references))
+        return row
 
     def measure(self, state: TrainState) -> dict[str, Any]:
         """One row for metrics.jsonl. The state stays as it is, to the bit."""
@@ -156,8 +165,8 @@ class Meter:
         self.per_sample_sec = took_sec / self.plan.n
         return row | {"sec": round(took_sec, 3)}
 
-    def _decide(self, plan: Plan | None, extractor: Extractor | None = None) -> None:
-        self.decided, self.plan, self.extractor = True, plan, extractor
+    def _decide(self, plan: Plan | None) -> None:
+        self.decided, self.plan = True, plan
         if plan is not None:
             self.tell(f"measured every {plan.every}, {plan.n} samples against {plan.references:,} training images: the best "
                       "checkpoint is kept")
@@ -176,23 +185,16 @@ class Meter:
         sampler = for_sampling(state.shown_generator, self.config, averaged)
         return ImageGenerator(sampler, self.config, state.nimg, averaged, self.config.execution.device)
 
-    def _timed_extractor(self) -> tuple[Extractor, float]:
-        """The extractor, and its seconds an image."""
+    def _timed_extractor(self) -> float:
+        """Seconds an image."""
         extractor, some = self._extractor(), self.dataset.train.read(np.arange(min(CHUNK, len(self.dataset.train))))
-        extractor(some[:2])                                    # the first call warms up
-        began_at = time.monotonic()
-        extractor(some)
-        return extractor, max(1e-6, (time.monotonic() - began_at) / len(some))
+        return max(1e-6, _seconds(lambda: extractor(some)) / len(some))
 
-    def _timed_generator(self, state: TrainState) -> tuple[ImageGenerator, float]:
-        """The generator, its batch-norm statistics as they are, and its seconds an image."""
-        averaged = state.G_ema is not None
+    def _timed_generator(self, state: TrainState) -> float:
+        """Seconds an image."""
         sampler = for_sampling(state.shown_generator, self.config, averaged=False)
-        generator = ImageGenerator(sampler, self.config, state.nimg, averaged, self.config.execution.device)
-        generator.sample(CHUNK, self.config.train.seed, purpose=Purpose.MEASURE)
-        began_at = time.monotonic()
-        generator.sample(CHUNK, self.config.train.seed, purpose=Purpose.MEASURE)
-        return generator, max(1e-6, (time.monotonic() - began_at) / CHUNK)
+        generator = ImageGenerator(sampler, self.config, state.nimg, False, self.config.execution.device)
+        return max(1e-6, _seconds(lambda: generator.sample(CHUNK, purpose=Purpose.MEASURE)) / CHUNK)
 
     def _reals(self) -> Reals:
         """What the samples are compared with: made at the first measurement."""
@@ -233,6 +235,14 @@ class Meter:
         """Mean absolute difference, 0 to 255, of the samples from those of the same z at the last measurement of this session."""
         before, self.before = self.before, images[:CHUNK].copy()
         return None if before is None else float(np.abs(before.astype(np.float32) - self.before).mean())
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of the second time: the first one warms up."""
+    work()
+    began_at = time.monotonic()
+    work()
+    return time.monotonic() - began_at
 
 
 @torch.no_grad()
