@@ -29,6 +29,7 @@ class Group:
 
     name: str                          # what sets them apart from the other groups
     runs: tuple[str, ...]
+    seeds: tuple[int, ...]             # their different train.seed: a run and its copy are one
     checkpoints: tuple[int, ...]
     cells: Mapping[str, Cell]          # {metric: …}
     copies: float | None               # the highest rate of copies among them
@@ -82,12 +83,19 @@ def _options(config: RunConfig, about: Mapping[str, Any]) -> dict[str, Any]:
             if not any(name == part or name.startswith(part + ".") for part in _UNIMPORTANT)}
 
 
-def _refuse_different_measures(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, Any]]]) -> None:
-    (first, _, about), *others = evaluated
-    for name, _, other in others:
-        if about.get("data_fingerprint") != other.get("data_fingerprint"):
+def refuse_other_images(fingerprints: Mapping[str, str | None]) -> None:
+    """Raises ConfigError where one run's fingerprint of its images is not the first one's."""
+    first, *others = fingerprints
+    for name in others:
+        if fingerprints[name] != fingerprints[first]:
             raise ConfigError(f"compare: {first} and {name} were measured against different images, so their figures do not "
                               "compare. Compare runs on the same images, prepared in the same way.")
+
+
+def _refuse_different_measures(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, Any]]]) -> None:
+    refuse_other_images({name: about.get("data_fingerprint") for name, _, about in evaluated})
+    (first, _, about), *others = evaluated
+    for name, _, other in others:
         for figure, theirs in zip(about["figures"][:1], other["figures"][:1], strict=False):
             for key, what in _MUST_AGREE.items():
                 if figure[key] != theirs[key]:
@@ -96,6 +104,7 @@ def _refuse_different_measures(evaluated: Sequence[tuple[str, RunConfig, Mapping
 
 
 def _group(name: str, members: Sequence[tuple[str, RunConfig, Mapping[str, Any]]], metrics: Sequence[str]) -> Group:
+    seeds = tuple(sorted({config.train.seed for _, config, _ in members}))
     cells = {}
     for metric in metrics:
         figures = [next(figure for figure in about["figures"] if figure["metric"] == metric) for _, _, about in members]
@@ -104,8 +113,8 @@ def _group(name: str, members: Sequence[tuple[str, RunConfig, Mapping[str, Any]]
             mean(figure["value"] for figure in figures), min(figure["low"] for figure in figures),
             max(figure["high"] for figure in figures), mean(floors) if floors else None)
     rates = [about["copies"]["rate"] for _, _, about in members if about.get("copies")]
-    return Group(name, tuple(run for run, _, _ in members), tuple(int(about["checkpoint"]) for _, _, about in members), cells,
-                 max(rates) if rates else None)
+    return Group(name, tuple(run for run, _, _ in members), seeds, tuple(int(about["checkpoint"]) for _, _, about in members),
+                 cells, max(rates) if rates else None)
 
 
 def _sayings(groups: Sequence[Group], metrics: Sequence[str], labels: Mapping[str, str], better: Mapping[str, str]) -> list[str]:
@@ -120,12 +129,12 @@ def _sayings(groups: Sequence[Group], metrics: Sequence[str], labels: Mapping[st
         clear = ours.high < theirs.low if sign > 0 else ours.low > theirs.high
         said.append(f"{labels[metric]}: {best.name} is best" if clear else
                     f"{labels[metric]}: no clear difference between {best.name} and {second.name}: their intervals overlap")
-    seeds = min(len(group.runs) for group in groups)
-    if len(groups) == 1:
-        said.append(f"these runs differ in their seed only: what separates the {len(groups[0].runs)} is training luck")
+    seeds = min(len(group.seeds) for group in groups)
+    if len(groups) == 1 and seeds > 1:
+        said.append(f"these runs differ in their seed only: what separates the {seeds} is training luck")
     elif seeds < 2:
-        said.append("training luck not included: at least one setting has a single run. Train each with two seeds or more "
-                    "(--seed 1, --seed 2) before a difference is trusted.")
+        said.append("training luck not included: at least one setting has runs of a single seed. Train each with two seeds "
+                    "or more (--seed 1, --seed 2) before a difference is trusted.")
     else:
         said.append(f"training luck included: intervals span at least {seeds} seeds of each setting")
     return said

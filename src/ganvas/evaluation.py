@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ganvas.config import RunConfig, make_config
+from ganvas.config import DataConfig, make_config
 from ganvas.data.looks import look
-from ganvas.data.pack import build_pack
-from ganvas.data.sources import Source, open_source
+from ganvas.data.pack import Pack, build_pack
+from ganvas.data.sources import Source
 from ganvas.data.split import Subset
 from ganvas.dataset import Dataset, layout_of
 from ganvas.errors import ConfigError, DataError, RunError
@@ -37,6 +37,8 @@ SPLITS = ("train", "holdout", "all")
 MOST_COPY_SAMPLES = 2000       # samples whose nearest training image is looked for
 NEIGHBOURS_SHOWN = 24          # rows of the sheet of nearest training images
 DRAWN = 256                    # pictures drawn between two words of progress
+MOST_SEED = 2**64 - 1          # of rng
+CLASSIFIER_ALONE = "features of the classifier serve nobody else, because it was trained on these very images."
 
 
 def read_evaluation(folder: RunFolder) -> dict[str, Any] | None:
@@ -66,6 +68,8 @@ class Options(NamedTuple):
         for name, value, least in (("n", self.n, 3), ("repeats", self.repeats, 1), ("seed", self.seed, 0)):
             if value < least:
                 raise ConfigError(f"--{name} {value}: at least {least}.")
+        if self.seed > MOST_SEED:
+            raise ConfigError(f"--seed {self.seed}: at most {MOST_SEED}.")
         return self
 
 
@@ -85,6 +89,7 @@ class Evaluation:
     copies: Copies | None
     copying_test: DataCopying | None
     notes: tuple[str, ...]
+    made_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def value(self, metric: str) -> float | None:
         """The figure of that name ('kid', 'coverage', …; 'copies' = the rate), or None where it was not measured."""
@@ -100,7 +105,7 @@ class Evaluation:
             "chosen": self.chosen, "averaged": self.averaged, "seed": self.options.seed, "n": self.options.n,
             "repeats": self.options.repeats, "split": self.options.split,
             "reals": self.options.reals, "extractor": self.extractor, "data_fingerprint": self.data_fingerprint,
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made_at": self.made_at,
             "figures": [figure.as_dict() for figure in self.figures], "copies": None, "notes": list(self.notes)}
         if copies is not None:
             by = "held-out reals" if copies.calibrated_by == "holdout" else "training images, without their twins"
@@ -145,28 +150,22 @@ def evaluate_generator(
 
 
 def evaluate_images(
-    samples: str, dataset: Dataset, config: RunConfig, options: Options, *, source: str, watch: Watcher,
+    samples: Source, dataset: Dataset, data: DataConfig, options: Options, *, source: str, watch: Watcher,
     sheet: Path | None = None, save: Path | None = None,
 ) -> Evaluation:
-    """Evaluates the images of a folder, archive or array file against `dataset`, in whose layout they are read.
+    """Evaluates images against `dataset`, in whose layout, that of `data`, they are read.
 
     sheet: a PNG for the samples beside their nearest training images. save: a file for the reals' features.
     """
-    with tempfile.TemporaryDirectory(prefix="ganvas-samples-") as folder:
-        pack = build_pack(open_source(samples), layout_of(config.data), cache_dir=Path(folder), skip_bad=config.data.skip_bad,
-                          progress=watch.packing)
-        try:
-            wanted = min(len(pack), options.n * options.repeats)
-            images = pack.read(np.sort(permute(np.arange(wanted), len(pack), options.seed, Purpose.SUBSET, 0)))
-            skipped = len(pack.skipped)
-        finally:
-            pack.close()
-    notes = [f"{skipped:,} of the samples cannot be read and were left out"] if skipped else []
-    if wanted < options.n * options.repeats and wanted // options.repeats < min(options.n, len(dataset.train) // 2):
-        notes.append(f"{wanted:,} samples are too few for {options.repeats} sets of their own: the sets share samples, and "
-                     "intervals are too narrow")
-    found, picture = _evaluate(lambda n: images, dataset, options, watch, save, subject=samples, source=source, checkpoint=0,
-                               chosen="", averaged=False, notes=notes)
+    images, notes, altered = _read_samples(samples, data, options, watch)
+    of_reals = _altered(dataset.pack, data)
+    if altered or of_reals:
+        transparency = "" if data.channels == 4 else f", transparency {data.transparency}"
+        notes.insert(0, f"compared as {data.size}, {data.channels} channel{'s' if data.channels > 1 else ''}: {altered:,} of "
+                     f"{len(samples):,} samples and {of_reals:,} of {len(dataset.pack):,} real images were brought to it "
+                     f"(fit {data.fit}{transparency})")
+    found, picture = _evaluate(lambda n: images, dataset, options, watch, save, subject=samples.where, source=source,
+                               checkpoint=0, chosen="", averaged=False, notes=notes)
     if sheet is not None:
         try:
             save_png(sheet, picture, 1)
@@ -184,27 +183,64 @@ def options_of_samples(source: Source) -> dict[str, Any]:
             "data.transparency": "keep" if keep else "white"}
 
 
-def evaluate_against_features(samples: str, reference: Path, options: Options, *, watch: Watcher) -> Evaluation:
+def evaluate_against_features(
+    samples: Source, reference: Path, options: Options, *, skip_bad: bool, watch: Watcher,
+) -> Evaluation:
     """Evaluates images against features that somebody has saved: no reals, so no look for copies and no figures of pixels."""
     kept: Reference = load_features(reference)
-    extractor = make_extractor(kept.extractor, device=options.device, downloading=None)
+    options = options._replace(split="all")                    # of those in the file
+    if kept.extractor == "classifier":
+        raise DataError(f"{reference}: {CLASSIFIER_ALONE} Make the file anew with --extractor random or inception.")
+    data = make_config({"network.family": "custom", "data.skip_bad": skip_bad, **options_of_samples(samples)}).data
+    images, notes, _ = _read_samples(samples, data, options, watch)
+    extractor = make_extractor(
+        kept.extractor if options.extractor == "auto" else options.extractor, images=images, device=options.device,
+        downloading=lambda file, done, total: watch.working("downloading", done, total or done), tell=watch.tell)
     load_features(reference, extractor)                        # the same weights and preprocessing, or a clear error
-    source = open_source(samples)
-    try:
-        layout = layout_of(make_config({"network.family": "custom", **options_of_samples(source)}).data)
-        with tempfile.TemporaryDirectory(prefix="ganvas-samples-") as folder:
-            pack = build_pack(source, layout, cache_dir=Path(folder), progress=watch.packing)
-            try:
-                images = pack.read(np.arange(min(len(pack), options.n * options.repeats)))
-            finally:
-                pack.close()
-    finally:
-        source.close()
     features = extract(extractor, images, lambda done, total: watch.working("looking at samples", done, len(images)))
     reals = Reals(kept.features, None, "all")
     found = tuple(figures(reals, features, images, extractor, n=options.n, repeats=options.repeats, seed=options.seed))
-    return Evaluation(samples, kept.source, 0, "", False, options, extractor.name, kept.key, found, None, None,
-                      ("against saved features: copies are not looked for, because the real images are not at hand",))
+    return Evaluation(samples.where, kept.source, 0, "", False, options, extractor.name, kept.key, found, None, None,
+                      (*notes, *_too_few(len(images), reals, options),
+                       "against saved features: copies are not looked for, because the real images are not at hand"))
+
+
+def _read_samples(source: Source, data: DataConfig, options: Options, watch: Watcher) -> tuple[NDArray[np.uint8], list[str], int]:
+    """The samples in this layout, enough for all repetitions or all; what is to be said of them; how many were altered for it."""
+    for note in source.notes:
+        watch.tell(note)
+    with tempfile.TemporaryDirectory(prefix="ganvas-samples-") as folder:
+        pack = build_pack(source, layout_of(data), cache_dir=Path(folder), skip_bad=data.skip_bad, progress=watch.packing)
+        try:
+            wanted = min(len(pack), options.n * options.repeats)
+            images = pack.read(np.sort(permute(np.arange(wanted), len(pack), options.seed, Purpose.SUBSET, 0)))
+            skipped = f"{len(pack.skipped):,} of the samples cannot be read and were left out"
+            return images, [skipped] if pack.skipped else [], _altered(pack, data)
+        finally:
+            pack.close()
+
+
+def _altered(pack: Pack, data: DataConfig) -> int:
+    """How many images had another size before they were packed, or colours or transparent parts that the layout has not."""
+    facts = pack.facts
+    other = (facts["width"] != data.size.width) | (facts["height"] != data.size.height)
+    other |= ~facts["grey"] & (data.channels == 1) | facts["transparent"] & (data.channels != 4)
+    return int(other.sum())
+
+
+def _too_few(samples: int, reals: Reals, options: Options) -> list[str]:
+    """What is to be said where there are fewer samples, or reals, than were asked for."""
+    n, notes = min(options.n, len(reals) // 2), []
+    if n < options.n:
+        notes.append(f"{len(reals):,} reals ({reals.split}) make halves of {n:,}, fewer than the {options.n:,} asked for: "
+                     "figures of other n do not compare with these")
+    if samples < n:
+        notes.append(f"{samples:,} samples are fewer than the {n:,} wanted in each comparison: figures of other n do not "
+                     "compare with these")
+    if options.repeats > 1 and samples < n * options.repeats:
+        notes.append(f"{samples:,} samples are too few for {options.repeats} sets of their own: the sets share samples, and "
+                     "intervals are too narrow")
+    return notes
 
 
 def _evaluate(
@@ -218,11 +254,16 @@ def _evaluate(
         notes.append(f"{options.reals:,} of {len(dataset.train):,} training images were looked at, for want of time")
         dataset = dataset._replace(split=dataset.split._replace(train=dataset.split.train[chosen_reals]))
     pack, split = dataset.pack, dataset.split
+    if options.split == "holdout" and not len(split.holdout):
+        raise DataError("--split holdout: no images are held out. Train with --holdout 10%, or with --samples pass it here; or "
+                        "use --split train.")
     extractor = make_extractor(
         options.extractor, images=dataset.train, labels=None if pack.labels is None else pack.labels[split.train],
         class_names=pack.class_names, groups=dataset.twins.together[split.train], home=pack.home, device=options.device,
         progress=lambda done, total: watch.working("training the classifier", done, total),
         downloading=lambda file, done, total: watch.working("downloading", done, total or done), tell=watch.tell)
+    if save is not None and extractor.name == "classifier":
+        raise ConfigError(f"--save-features {save}: {CLASSIFIER_ALONE} Pass --extractor random or inception.")
 
     def features_of(positions: NDArray[np.int64], what: str) -> Features:
         return real_features(extractor, pack, pack.home, positions, tell=watch.tell,
@@ -243,9 +284,7 @@ def _evaluate(
         watch.working(text.partition(",")[0], step := step + 1, options.repeats + 1)
 
     found = tuple(figures(reals, samples, images, extractor, n=n, repeats=options.repeats, seed=options.seed, tell=tell))
-    if len(reals) // 2 < options.n:
-        notes.append(f"{len(reals):,} reals ({options.split}) make halves of {n:,}, fewer than the {options.n:,} asked for: "
-                     "figures of other n do not compare with these")
+    notes += _too_few(len(images), reals, options)
     some = slice(0, MOST_COPY_SAMPLES)
     copies, test = _copies(dataset, images[some], samples.vectors[some], train, holdout, extractor, options.seed)
     return Evaluation(subject, source, checkpoint, chosen, averaged, options, extractor.name, pack.fingerprint, found, copies,
@@ -255,8 +294,6 @@ def _evaluate(
 def _reals_of(dataset: Dataset, split: str, train: Features, holdout: Features | None, extractor: Extractor) -> Reals:
     """The reals of a split. Labels only where the extractor's classes are theirs."""
     pack, parts = dataset.pack, dataset.split
-    if split == "holdout" and holdout is None:
-        raise DataError("--split holdout: no images are held out. Train with --holdout 10%, or use --split train.")
     if split == "all" and holdout is not None:
         positions = np.concatenate([parts.train, parts.holdout])
         features = Features(np.concatenate([train.vectors, holdout.vectors]), None if train.probabilities is None

@@ -8,10 +8,10 @@ from torch import nn
 
 from ganvas import execution
 from ganvas.best import read_best
-from ganvas.comparison import Comparison, compare_evaluations
+from ganvas.comparison import Comparison, compare_evaluations, refuse_other_images
 from ganvas.config import RunConfig
 from ganvas.data.sources import open_source
-from ganvas.dataset import Dataset, prepare
+from ganvas.dataset import Dataset, changes_since, prepare
 from ganvas.errors import ConfigError, DataError
 from ganvas.evaluation import (
     Evaluation,
@@ -53,16 +53,29 @@ def evaluate(
         if run is not None:
             raise ConfigError(f"evaluate: {run} is a run, and --samples {samples} are images: evaluate one of them at a time.")
         if reference is not None:
-            return evaluate_against_features(str(samples), Path(reference), options, watch=watch)
+            idle = {"SOURCE": source, "--sheet": sheet, "--save-features": save_features,
+                    "--split": None if split == "train" else split,
+                    **{f"--{name.replace('_', '-')}": value for name, value in data.items() if name != "skip_bad"}}
+            _refuse(f"--reference {reference}", "only features of the real images are at hand", idle)
+            return evaluate_against_features(open_source(str(samples)), Path(reference), options,
+                                             skip_bad=bool(data.get("skip_bad")), watch=watch)
         return _evaluate_samples(str(samples), source, options, data, None if sheet is None else Path(sheet), save, watch)
     if run is None:
         raise ConfigError("evaluate: name a run folder, or images as --samples with the real images they should look like.")
     if reference is not None:
         raise ConfigError(f"--reference {reference}: goes with --samples; a run is compared with its own images.")
+    _refuse(f"evaluate {run}", "a run has its own neighbours.png", {"--sheet": sheet})
     if data:
         raise ConfigError(f"evaluate {run}: {', '.join(data)} cannot change, because the run's own options say how its images "
                           "are read.")
     return evaluate_run(Path(run), str(checkpoint), options, source=source, generator=generator, save=save, watch=watch)
+
+
+def _refuse(what: str, why: str, given: dict[str, Any]) -> None:
+    """Raises ConfigError that names the options of `given` that are there, but would be ignored."""
+    idle = [f"{name} {value}" for name, value in given.items() if value is not None]
+    if idle:
+        raise ConfigError(f"{what}: {why}, so it does not go with {', '.join(idle)}. Leave that out.")
 
 
 def evaluate_run(
@@ -75,8 +88,9 @@ def evaluate_run(
     dataset = dataset_of(folder, made.config, source, watch)
     try:
         chosen = checkpoint if checkpoint != "best" or read_best(folder) is not None else "last"
-        found = evaluate_generator(made, dataset, options, subject=str(run), source=made.config.data.source, chosen=chosen,
-                                   folder=folder, watch=watch, save=save)
+        where = str(source) if isinstance(source, str | Path) else made.config.data.source
+        found = evaluate_generator(made, dataset, options, subject=str(run), source=where, chosen=chosen, folder=folder,
+                                   watch=watch, save=save)
     finally:
         dataset.pack.close()
     report(folder)
@@ -89,14 +103,16 @@ def dataset_of(folder: RunFolder, config: RunConfig, source: Images | None, watc
     try:
         opened = open_source(where, config.data.labels, config.data.tile, config.data.frames, watch.opening)
     except DataError as error:
-        hint = "" if source is not None else f" If the run's images are elsewhere now, name them: --data SOURCE ({folder.path})."
+        hint = "" if source is not None else (f" If the run's images are elsewhere now, name them: "
+                                                     f"`ganvas evaluate {folder.path} --data SOURCE`.")
         raise DataError(f"{error}{hint}") from error
     dataset = prepare(opened, config.data, watch.tell, watch.packing, watch.comparing, folder.images)
     trained_on = execution.noted(folder, "data_fingerprint")
     if trained_on is not None and trained_on != dataset.pack.fingerprint:
+        changes = changes_since(folder.images, dataset.pack) or "images were added, removed or changed"
         dataset.pack.close()
-        raise DataError(f"{opened.where}: is not what {folder.path} was trained on: images were added, removed or changed. Its "
-                        "figures and its look for copies would be wrong. Put the images back, or name a copy of them as --data.")
+        raise DataError(f"{opened.where}: is not what {folder.path} was trained on: {changes}. Its figures and its look for "
+                        "copies would be wrong. Put the images back, or name a copy of them as --data.")
     return dataset
 
 
@@ -105,7 +121,8 @@ def _evaluate_samples(samples: str, source: Images | None, options: Options, dat
     if source is None:
         raise ConfigError(f"--samples {samples}: name the real images too, those that the samples should look like: "
                           f"`ganvas evaluate --samples {samples} SOURCE`.")
-    own = options_of_samples(open_source(samples))
+    images = open_source(samples)
+    own = options_of_samples(images)
     short = {"holdout": 0} | {name: value for name, value in data.items() if value is not None}
     given = {f"data.{name}" for name in short}
     own = {name: value for name, value in own.items() if name not in given}
@@ -115,8 +132,8 @@ def _evaluate_samples(samples: str, source: Images | None, options: Options, dat
                + ("s" if request.config.data.channels > 1 else ""))
     dataset = prepare(request.source, request.config.data, watch.tell, watch.packing, watch.comparing)
     try:
-        return evaluate_images(samples, dataset, request.config, options, source=request.source.where, watch=watch, sheet=sheet,
-                               save=save)
+        return evaluate_images(images, dataset, request.config.data, options, source=request.source.where, watch=watch,
+                               sheet=sheet, save=save)
     finally:
         dataset.pack.close()
 
@@ -131,16 +148,22 @@ def compare(
     evaluation, or else as `evaluate` has it. Raises GanvasError.
     """
     watch = watch or Watcher()
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    wanted = {name: value for name, value in wanted.items() if value is not None and (name, value) != ("extractor", "auto")}
     Options(**wanted).check()
-    evaluated = []
-    for run in dict.fromkeys(map(str, runs)):
-        folder = open_run(Path(run))
+    folders = {name: open_run(Path(name)) for name in {Path(run).resolve(): str(run) for run in runs}.values()}
+    if len(folders) < 2:
+        raise ConfigError(f"compare: {', '.join(folders)} is a single run. Name at least two different ones.")
+    trained_on = {name: execution.noted(folder, "data_fingerprint") for name, folder in folders.items()}
+    refuse_other_images({name: images for name, images in trained_on.items() if images is not None})
+    extractor, evaluated = wanted.get("extractor"), []         # as written: an evaluation names a file without its folder
+    for run, folder in folders.items():
         generator: ImageGenerator = load(folder.path, checkpoint)
         about = None if again else _kept(folder, wanted | {"checkpoint": generator.nimg})
         if about is None:
             watch.tell(f"evaluating {run}")
-            about = evaluate_run(Path(run), checkpoint, Options(device=device, **wanted), watch=watch).as_dict()
+            options = Options(device=device, **wanted)
+            options = options._replace(extractor=extractor or options.extractor)
+            about = evaluate_run(folder.path, checkpoint, options, watch=watch).as_dict()
         wanted = {name: about[name] for name in ("n", "repeats", "extractor", "split", "seed", "reals")}
         evaluated.append((run, generator.config, about | {"time_sec": execution.noted(folder, "time_sec")}))
     return compare_evaluations(evaluated)
@@ -149,4 +172,7 @@ def compare(
 def _kept(folder: RunFolder, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """What evaluation.json holds, if it is of these options; None where it is not."""
     about = read_evaluation(folder)
+    if "extractor" in wanted:
+        kind, _, rest = wanted["extractor"].rpartition(":")
+        wanted = wanted | {"extractor": f"{Path(kind).name}:{rest}" if kind.lower().endswith(".py") else wanted["extractor"]}
     return about if about is not None and all(about.get(name) == value for name, value in wanted.items()) else None

@@ -9,7 +9,7 @@ from ganvas.best import read_best
 from ganvas.config import RunConfig, make_config
 from ganvas.config import from_yaml as values_from
 from ganvas.dataset import Dataset
-from ganvas.errors import GanvasError, RunError
+from ganvas.errors import ConfigError, GanvasError, RunError
 from ganvas.evaluation import Options, evaluate_generator
 from ganvas.files import write_whole
 from ganvas.generator import load
@@ -65,9 +65,13 @@ def evaluate_end(folder: RunFolder, config: RunConfig, dataset: Dataset, meter: 
 def report(folder: RunFolder) -> Path:
     """Writes the run's report.html from all that its folder holds. Raises RunError where it cannot be written."""
     try:
-        config = make_config(values_from(folder.config.read_text(encoding="utf-8"), str(folder.config)))
+        values = values_from(folder.config.read_text(encoding="utf-8"), str(folder.config))
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{folder.config}: cannot be read ({error}). Without it there is nothing to report.") from error
+    try:
+        config = make_config(values)
+    except ConfigError as error:
+        raise RunError(f"{folder.config}: {error} Mend that line: the file should be as training wrote it.") from error
     found = diagnose(
         read_rows(folder.stats), read_rows(folder.metrics), images=execution.noted(folder, "images") or 0,
         batch=config.train.batch, loss=config.train.loss, holdout=execution.noted(folder, "holdout") or 0)

@@ -41,20 +41,21 @@ def compare(
                                 extractor=extractor, split=split, seed=seed)
     finally:
         watcher.progress.stop()
-    print(json.dumps(found.as_dict(), indent=1) if as_json else table(found))
+    print(json.dumps(found.as_dict(), indent=1, allow_nan=False) if as_json else table(found))
 
 
 def table(found: "Comparison") -> str:
-    """A row for each group of runs, then what can be said of them."""
-    names = [f"{group.name} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.name for group in found.groups]
-    first = max(map(len, [*names, "reals"])) + 2
-    metrics = [metric for metric in found.labels if metric != "is"]
-    lines = ["".ljust(first) + "".join(f"{found.labels[metric]:>22}" for metric in metrics) + "copies".rjust(10)]
-    for name, group in zip(names, found.groups, strict=True):
-        cells = [group.cells[metric] for metric in metrics]
-        texts = [f"{cell.value:.3g}" + ("" if cell.low == cell.high else f" ({cell.low:.3g}…{cell.high:.3g})") for cell in cells]
-        copies = "" if group.copies is None else f"{group.copies:.1%}"
-        lines.append(name.ljust(first) + "".join(f"{text:>22}" for text in texts) + f"{copies:>10}")
-    floors = [found.groups[0].cells[metric].floor for metric in metrics]
-    lines.append("reals".ljust(first) + "".join(f"{'' if floor is None else f'{floor:.3g}':>22}" for floor in floors))
+    """The groups, a row for each figure with a column for each group and one for reals, then what can be said of them."""
+    letters = [chr(ord("A") + number % 26) * (1 + number // 26) for number in range(len(found.groups))]
+    lines = [f"{letter}: {group.name}" + (f" ({len(group.seeds)} seeds)" if len(group.seeds) > 1 else "")
+             for letter, group in zip(letters, found.groups, strict=True)]
+    lines += ["", f"{'':<20}" + "".join(f"{letter:>26}" for letter in letters) + f"{'reals get':>12}"]
+    for metric, label in found.labels.items():
+        cells = [group.cells[metric] for group in found.groups]
+        texts = [f"{cell.value:.3g}" + (f" ({cell.low:.3g} … {cell.high:.3g})" if cell.low < cell.high else "") for cell in cells]
+        floor = "" if cells[0].floor is None else f"{cells[0].floor:.3g}"
+        lines.append(f"{label:<20}" + "".join(f"{text:>26}" for text in texts) + f"{floor:>12}")
+    rates = ["" if group.copies is None else f"{group.copies:.1%}" for group in found.groups]
+    if any(rates):
+        lines.append(f"{'copies':<20}" + "".join(f"{rate:>26}" for rate in rates))
     return "\n".join([*lines, "", *found.sayings])

@@ -59,6 +59,9 @@ def evaluate(
     device = best_device() if device == "auto" else device
     make_config({"execution.device": device})
     check_device(device)
+    if samples is not None and (data is not None or checkpoint != "best"):
+        idle = f"--data {data}" if data is not None else f"--checkpoint {checkpoint}"
+        raise ConfigError(f"{idle}: is for runs. With --samples name the real images as SOURCE, and no checkpoint.")
     if sheet is not None and Path(sheet).suffix.lower() != ".png":
         raise ConfigError(f"--sheet {sheet}: pictures are PNG files; name it {Path(sheet).stem}.png.")
     run = None if samples is not None else what if what is not None else str(newest_run().path)
@@ -72,7 +75,7 @@ def evaluate(
             watch=watcher, **{name: value for name, value in reading.items() if value is not None})
     finally:
         watcher.progress.stop()
-    print(json.dumps(found.as_dict(), indent=1) if as_json else table(found))
+    print(json.dumps(found.as_dict(), indent=1, allow_nan=False) if as_json else table(found))
     if not as_json:
         if run is not None:
             folder = RunFolder(Path(run))
@@ -95,7 +98,7 @@ def table(found: "Evaluation") -> str:
     for figure in found.figures:
         interval = "" if figure.low == figure.high else f"{figure.low:.4g} … {figure.high:.4g}"
         floor = "" if figure.floor is None else f"{figure.floor:.4g}"
-        lines.append(f"{figure.label:<20}{figure.value:>10.4g}   {interval:<19}{floor:>10}   {figure.n:>6,}  "
+        lines.append(f"{figure.label:<20}{figure.value:>10.4g}   {interval:<19} {floor:>9}   {figure.n:>6,}  "
                      f"{figure.better if figure.better != 'none' else 'like reals':<10}  {figure.note}".rstrip())
     first = next((figure for figure in found.figures if figure.extractor != "pixels"), None)
     if first is not None:

@@ -68,8 +68,8 @@ def make_extractor(
 def _classifier(images: Images | None, labels: Labels | None, class_names: Sequence[str], groups: npt.NDArray[np.int64] | None,
                 home: Path | None, device: str, progress: Callable[[int, int], None] | None) -> Extractor:
     if labels is None:
-        raise DataError("the extractor classifier learns from labels, and these images have none. Pass --labels, or use "
-                        "random, inception, or a function of your own as FILE.py:FUNCTION.")
+        raise DataError("the extractor classifier learns from labels, and these images have none. Train or read them with "
+                        "--labels, or use random, inception, or a function of your own as FILE.py:FUNCTION.")
     assert images is not None, "make_extractor needs the images of these labels"
     return make_classifier(images, labels, class_names, groups=groups, home=home, device=device, progress=progress)
 

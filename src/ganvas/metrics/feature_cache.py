@@ -18,7 +18,8 @@ from ganvas.files import whole_file
 from ganvas.metrics.features import Extractor, Features, Images, Progress, check_finite, extract
 
 _FORMAT = "ganvas-features-1"
-_TORN = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: zipfile's for flags and versions that it does not know.
+_TORN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Reference(NamedTuple):

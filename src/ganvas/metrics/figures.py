@@ -28,6 +28,7 @@ Reader = Callable[[Indices], NDArray[np.uint8]]            # positions -> images
 
 NEIGHBOURS = 5                 # k of precision, recall, density and coverage
 FEWEST_REALS = 8               # in all; halves of fewer have no neighbours to speak of
+LARGEST = 1e15                 # value of a feature: distances in float32 square it
 SPLITS = 10                    # of the Inception Score
 OFTEN = 5                      # samples that make a mode well hit
 ALL_PAIRS = 5000               # images up to which KID takes all pairs: the surest estimate, and quicker than many subsets
@@ -77,6 +78,9 @@ class Reals:
             raise DataError(f"{len(features.vectors):,} real images ({split}) are too few to measure against: at least "
                             f"{FEWEST_REALS} are needed, and hundreds for figures that mean something. Give more images"
                             + (", or measure against --split train." if split == "holdout" else "."))
+        if not np.ptp(features.vectors, axis=0).any():
+            raise DataError(f"the features of all {len(features.vectors):,} real images ({split}) are the same: there is nothing "
+                            "to measure. Are these different images? If so, take another extractor.")
         self.features, self.read, self.split, self.labels = features, read, split, labels
 
     def __len__(self) -> int:
@@ -101,6 +105,10 @@ def figures(reals: Reals, fakes: Features, images: NDArray[np.uint8], extractor:
     n = min(n, len(reals) // 2, len(fakes.vectors))
     if n <= 2:
         raise DataError(f"{len(fakes.vectors):,} samples are too few to measure. Give at least {FEWEST_REALS}.")
+    largest = max(float(np.abs(reals.features.vectors).max()), float(np.abs(fakes.vectors).max()))
+    if largest > LARGEST:
+        raise DataError(f"features from the extractor {extractor.name} are as large as {largest:.3g}, and their powers overflow. "
+                        f"Scale them to be about 1; {LARGEST:g} is the most.")
     k = min(NEIGHBOURS, n - 1)
     sets = sets_of(len(fakes.vectors), n, repeats, seed)
     divided = [tuple(half[:n] for half in halves(len(reals), seed, number)) for number in range(repeats)]
