@@ -119,6 +119,22 @@ def test_without_rows_there_is_nothing_to_say():
     assert diagnose([{"nimg": 64}], [{"nimg": 64}], **OPTIONS) == []
 
 
+def test_fine_detail_beyond_that_of_smooth_reals_is_no_noise_where_samples_lie_near_to_reals():
+    grainy = measured(kid=(0.5, 0.3), spectrum_excess_db=(14.0, 12.0), spectrum_db=(14.0, 12.0))
+    assert names(measurements=[row | {"precision": 0.3} for row in grainy]) == []
+    assert names(measurements=[row | {"precision": 0.04} for row in grainy]) == ["noise"]
+
+
+def test_an_even_discriminator_of_smooth_reals_is_no_fault_where_samples_lie_near_to_reals():
+    smooth = measured(spectrum_db=(14.0, 12.0), spectrum_excess_db=(5.0, 5.0))
+    assert names(stats(**LEVEL), [row | {"precision": 0.3} for row in smooth]) == []
+    assert names(stats(**LEVEL), [row | {"precision": 0.04} for row in smooth]) == ["G wins"]
+
+
+def test_samples_that_were_never_diverse_are_not_called_collapsed_before_they_could_be_called_stuck():
+    assert names(stats(350, **LEVEL), measured(350, 7, **SAME)) == []
+
+
 # ---------------------------------------------------------------- who is ahead
 
 
@@ -172,6 +188,18 @@ def test_g_wins_by_logits_where_a_loss_has_no_probabilities(loss):
     rows = stats(loss=loss, **FOOLED | {"Loss_D": (UNDECIDED[loss], UNDECIDED[loss])})
     assert names(rows, measured(**NEVER_LEARNS), loss=loss) == ["G wins"]
     assert names(rows, [], loss=loss) == []                       # .66 is no probability there
+
+
+def test_a_discriminator_whose_logits_hardly_differ_at_all_cannot_tell_however_small_their_spread():
+    tiny = measured(**NEVER_LEARNS, spectrum_db=(13.0, 13.0), logit_std=(0.01, 0.01))
+    assert names(stats(**LEVEL | {"logit_real": (0.0, 0.004), "logit_fake": (0.0, -0.004)}), tiny) == ["G wins"]
+
+
+def test_coming_back_to_what_an_untrained_generator_gives_is_no_improvement():
+    returning = measured(diversity=(9.0, 9.0))
+    for i, row in enumerate(returning):
+        row["kid"] = 0.5 if i == 0 else 0.95 - 0.02 * i
+    assert names(stats(**SURE), returning) == ["D wins"]
 
 
 # ---------------------------------------------------------------- running away
@@ -265,6 +293,12 @@ def test_more_copies_than_chance_would_make_are_copying():
     assert "--holdout" not in found.advice
     unheld, = diagnose(stats(), rows, **OPTIONS | {"holdout": 0})
     assert "--holdout" in unheld.advice
+
+
+def test_copies_that_too_few_calibrating_images_cannot_tell_from_chance_are_not_held_against_a_run():
+    rows = measured(copies=(0.0, 0.25))
+    assert names(measurements=[row | {"copies_over_limit": False} for row in rows]) == []
+    assert names(measurements=[row | {"copies_over_limit": row["copies"] > 0.1} for row in rows]) == ["copying"]
 
 
 def test_one_measurement_over_the_limit_among_three_is_chance():

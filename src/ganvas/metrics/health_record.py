@@ -139,25 +139,31 @@ class Record:
         return Course(name, rows[0][name], best[name], int(best["nimg"]), median(numbers(later, name)), error)
 
     def improves(self) -> bool | None:
-        """Whether the figure is now clearly below what it was a while before; None with less than four measurements."""
+        """Whether the figure is now clearly below what it was at first and a while before; None with less than four of them.
+
+        The first: a generator that unlearns what an untrained one gives and slowly comes back to it has not learnt anything yet.
+        """
         name, rows = self._figures
         if len(rows) < 4:
             return None
         size = max(2, len(rows) // NOW_SHARE)
         now, before = median(numbers(rows[-size:], name)), median(numbers(rows[-3 * size : -size], name))
         error = median(numbers(rows[-3 * size:], "kid_error") or [0.0]) if name == "kid" else 0.0
-        return before - now > max((1 - IMPROVES) * abs(before), 2 * error, _swing(rows, name))
+        return now < rows[0][name] and before - now > max((1 - IMPROVES) * abs(before), 2 * error, _swing(rows, name))
 
     def no_better(self) -> str:
         """For a sentence: that the figure does not improve, with its last values."""
         name, rows = self._figures
         return f"{name.upper()} does not improve ({', '.join(f'{value:.3g}' for value in numbers(rows[-4:], name))})"
 
-    def looks_bad(self, half: float, unlike_db: float) -> bool:
-        """Whether the figure is still above `half` of its first value, or the samples' spectrum further off than `unlike_db`."""
+    def looks_bad(self, half: float, unlike_db: float, believable: float) -> bool:
+        """Whether the figure is still above `half` of its first value, or the samples' spectrum further off than `unlike_db` and
+        fewer than the share `believable` of them near to reals."""
         name, rows = self._figures
-        figures, spectra = numbers(rows, name), numbers(self.lately("spectrum_db"), "spectrum_db")
-        is_off = bool(spectra) and median(spectra) > unlike_db
+        figures, lately = numbers(rows, name), self.lately("spectrum_db")
+        precision = numbers(lately, "precision")
+        is_off = bool(lately) and median(numbers(lately, "spectrum_db")) > unlike_db
+        is_off = is_off and (not precision or median(precision) < believable)
         return is_off or (len(figures) >= 4 and median(figures[-LATELY:]) > half * figures[0] > 0)
 
     def shown(self, rows: Iterable[Row], name: str) -> str:
