@@ -11,7 +11,7 @@ import torch
 import ganvas
 from ganvas.best import read_best
 from ganvas.checkpoint import read_checkpoint
-from ganvas.errors import DataError
+from ganvas.errors import ConfigError, DataError, GanvasError
 from ganvas.measuring import LEAST_N, Meter, Plan, logits_of
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
@@ -62,7 +62,8 @@ def scripted(monkeypatch):
     def scripted(script):
         def measure(self, state):
             kid, copies = script[state.nimg]
-            return {"nimg": state.nimg, "extractor": "random", "kid": kid, "kid_error": 0.0, "kid_floor": 0.0, "coverage": 0.5,
+            return {"nimg": state.nimg, "extractor": "random", "kid": kid, "kid_error": 0.0, "kid_floor": 0.0,
+                    "coverage": 0.5, "coverage_floor": 0.9,
                     "copies": 0.5 if copies else 0.0, "copies_limit": 0.05, "copies_over_limit": copies}
         monkeypatch.setattr(Meter, "measure", measure)
     return scripted
@@ -76,7 +77,7 @@ def test_a_row_holds_every_figure_beside_that_of_the_reals(source):
     first, second = rows
     assert (first["n"], first["reals"], first["extractor"]) == (24, 32, "random")
     assert first["kid"] > abs(first["kid_floor"])                       # two steps make nothing like the images
-    assert 0 <= first["coverage"] <= 1 and first["diversity_real"] > 0
+    assert 0 <= first["coverage"] <= 1 and first["coverage_floor"] > 0.5 and first["diversity_real"] > 0
     assert first["spectrum_db"] > first["spectrum_floor_db"] >= 0
     assert first["logit_holdout"] is None                              # 8 held-out images are too few to ask D about
     assert first["change"] is None and second["change"] > 0
@@ -214,10 +215,33 @@ def test_there_is_no_measuring_without_time_or_without_a_share():
 def test_what_was_decided_is_kept_by_a_run_that_goes_on(source):
     ganvas.train(source, **options({"measure.every": "2 steps"}, steps=2))
     noted = json.loads(Path("runs/images/execution.json").read_text(encoding="utf-8"))["measuring"]
-    assert noted == {"every": "2 steps", "n": 24, "references": 32}
-    config = SimpleNamespace(measure=SimpleNamespace(share=0.05, every=None))
-    meter = Meter(config, SimpleNamespace(train=range(100)), None, noted, lambda text: None)
-    assert meter.decided and meter.plan == Plan(**noted)
+    assert noted == {"every": "2 steps", "n": 24, "references": 32, "by": "every 2 steps"}
+
+    def going_on(share, noted):
+        config = SimpleNamespace(measure=SimpleNamespace(share=share, every=None))
+        return Meter(config, SimpleNamespace(train=range(100)), None, noted, lambda text: None)
+
+    decided = {"every": "3.5 kimg", "n": 128, "references": 90, "by": "share 0.05"}
+    assert going_on(0.05, decided).plan == Plan(**decided)
+    assert not going_on(0.2, decided).decided                          # another share is decided by anew
+    assert not going_on(0.05, noted).decided
+
+
+@pytest.mark.parametrize(("extractor", "words"), [("inceptoin", "Did you mean inception"), ("none.py:f", "none.py")])
+def test_an_extractor_that_cannot_be_had_is_said_before_the_training(source, extractor, words):
+    with pytest.raises(GanvasError, match=words):
+        ganvas.train(source, **options({"measure.extractor": extractor, "measure.every": "100 steps"}, steps=3))
+    assert not RunFolder(Path("runs/images")).list_checkpoints()
+
+
+def test_a_file_that_runs_is_not_taken_from_a_config_alone(source):
+    Path("mine.py").write_text("open('ran', 'w')\ndef means(images):\n    return images.float().mean(dim=(2, 3))\n")
+    Path("stranger.yaml").write_text("measure:\n  extractor: mine.py:means\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"--set measure\.extractor=mine\.py:means"):
+        ganvas.train(source, config="stranger.yaml", **options(steps=2))
+    assert not Path("ran").exists()
+    ganvas.train(source, config="stranger.yaml", **options({"measure.extractor": "mine.py:means"}, steps=2))
+    assert Path("ran").exists()
 
 
 def test_asking_d_leaves_it_as_it_was():

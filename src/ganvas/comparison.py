@@ -1,15 +1,19 @@
 """Runs beside each other, by their evaluations: what differs between them, and which differences are more than luck."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
+
+import numpy as np
 
 from ganvas.config import RunConfig, flatten
 from ganvas.errors import ConfigError
 
 VERSION = 1
 _UNIMPORTANT = ("preset", "data.source", "data.skip_bad", "output", "measure", "execution", "train.seed")
+SURE = 0.05                        # chance of calling any group best where luck alone parts them
 _MUST_AGREE = {"extractor": "extractor", "n": "samples in each comparison", "split": "images compared with"}
 
 
@@ -21,6 +25,7 @@ class Cell:
     low: float
     high: float
     floor: float | None
+    by_seed: tuple[float, ...]         # the value of each seed, the mean where a seed has several runs
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,10 @@ def _refuse_different_measures(evaluated: Sequence[tuple[str, RunConfig, Mapping
     refuse_other_images({name: about.get("data_fingerprint") for name, _, about in evaluated})
     (first, _, about), *others = evaluated
     for name, _, other in others:
+        if about.get("extractor_key") != other.get("extractor_key") and about["extractor"] == other["extractor"]:
+            raise ConfigError(f"compare: {first} and {name} were seen by different versions of {about['extractor']}: the file or "
+                              "its weights have changed, or it learnt from other images. Evaluate both anew: `ganvas compare "
+                              "--again`.")
         for figure, theirs in zip(about["figures"][:1], other["figures"][:1], strict=False):
             for key, what in _MUST_AGREE.items():
                 if figure[key] != theirs[key]:
@@ -109,32 +118,52 @@ def _group(name: str, members: Sequence[tuple[str, RunConfig, Mapping[str, Any]]
     for metric in metrics:
         figures = [next(figure for figure in about["figures"] if figure["metric"] == metric) for _, _, about in members]
         floors = [figure["floor"] for figure in figures if figure["floor"] is not None]
-        cells[metric] = Cell(
-            mean(figure["value"] for figure in figures), min(figure["low"] for figure in figures),
-            max(figure["high"] for figure in figures), mean(floors) if floors else None)
+        by_seed = tuple(mean(figure["value"] for figure, (_, config, _) in zip(figures, members, strict=True)
+                             if config.train.seed == seed) for seed in seeds)
+        cells[metric] = Cell(mean(by_seed), min(figure["low"] for figure in figures), max(figure["high"] for figure in figures),
+                             mean(floors) if floors else None, by_seed)
     rates = [about["copies"]["rate"] for _, _, about in members if about.get("copies")]
     return Group(name, tuple(run for run, _, _ in members), seeds, tuple(int(about["checkpoint"]) for _, _, about in members),
                  cells, max(rates) if rates else None)
 
 
 def _sayings(groups: Sequence[Group], metrics: Sequence[str], labels: Mapping[str, str], better: Mapping[str, str]) -> list[str]:
-    """For each metric which group is best, and whether its interval stands clear of the next; and what luck has to do with it."""
+    """For each metric which group is best, and whether that is more than measuring error or luck."""
+    directed = [metric for metric in metrics if better[metric] in ("lower", "higher")]
+    seeds = min(len(group.seeds) for group in groups)
     said = []
-    for metric in metrics:
-        if better[metric] not in ("lower", "higher") or len(groups) < 2:
-            continue
+    for metric in directed if len(groups) > 1 else []:
         sign = 1 if better[metric] == "lower" else -1
         best, second, *_ = sorted(groups, key=lambda group: sign * group.cells[metric].value)
         ours, theirs = best.cells[metric], second.cells[metric]
-        clear = ours.high < theirs.low if sign > 0 else ours.low > theirs.high
-        said.append(f"{labels[metric]}: {best.name} is best" if clear else
-                    f"{labels[metric]}: no clear difference between {best.name} and {second.name}: their intervals overlap")
-    seeds = min(len(group.seeds) for group in groups)
-    if len(groups) == 1 and seeds > 1:
-        said.append(f"these runs differ in their seed only: what separates the {seeds} is training luck")
+        apart = ours.high < theirs.low if sign > 0 else ours.low > theirs.high
+        if seeds >= 3:
+            chance = min(1.0, _by_luck(ours.by_seed, theirs.by_seed) * len(directed) * (len(groups) - 1))
+            said.append(f"{labels[metric]}: {best.name} is best (p = {chance:.2g})" if chance < SURE else
+                        f"{labels[metric]}: no clear difference between {best.name} and {second.name} (p = {chance:.2g})")
+        else:
+            said.append(f"{labels[metric]}: {best.name} is ahead by more than the measuring error" if apart else
+                        f"{labels[metric]}: no clear difference between {best.name} and {second.name}: their intervals overlap")
+    if len(groups) == 1:
+        said.append(f"these runs differ in their seed only: what separates the {seeds} is training luck" if seeds > 1 else
+                    "these runs have the same options and the same seed")
     elif seeds < 2:
-        said.append("training luck not included: at least one setting has runs of a single seed. Train each with two seeds "
-                    "or more (--seed 1, --seed 2) before a difference is trusted.")
+        said.append("training luck not included: at least one setting has runs of a single seed. Train each with three seeds "
+                    "or more (--seed 1, --seed 2, …) before a difference is trusted.")
+    elif seeds < 3:
+        said.append("two seeds of a setting show luck, but cannot be told from it: with three or more of each it is tested")
     else:
-        said.append(f"training luck included: intervals span at least {seeds} seeds of each setting")
+        said.append(f"training luck included: p is Welch's test over at least {seeds} seeds of each setting, times the "
+                    f"{len(directed) * (len(groups) - 1)} questions asked")
     return said
+
+
+def _by_luck(a: Sequence[float], b: Sequence[float]) -> float:
+    """The chance of means so far apart if the seeds of both were drawn alike (Welch 1947); 1 where all values are equal."""
+    from scipy.stats import ttest_ind
+
+    if len({*a, *b}) == 1:
+        return 1.0
+    with np.errstate(all="ignore"):                            # seeds that agree to the last bit
+        chance = float(ttest_ind(a, b, equal_var=False).pvalue)
+    return 0.0 if math.isnan(chance) else chance

@@ -20,7 +20,7 @@ from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
 from ganvas.data.split import Subset
 from ganvas.dataset import Dataset, is_whole, prepare, write_table
-from ganvas.errors import ConfigError, DataError, DivergedError, RunError
+from ganvas.errors import ConfigError, DataError, DivergedError, GanvasError, RunError
 from ganvas.files import write_whole
 from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.measuring import DECIDED_AFTER_SEC, DECIDED_AFTER_STEPS, Meter, time_for
@@ -110,6 +110,10 @@ class Job:
         else:
             self.networks = build_networks(self.config.network, self.config.data, self.config.train.seed)
         self.past_its_best = False
+        extractor = self.config.measure.extractor
+        if ":" in extractor and (settings or {}).get("measure.extractor") != extractor:      # a config of somebody else's
+            raise ConfigError(f"measure.extractor {extractor}: is a file that runs or is loaded, and comes from the file or run "
+                              f"of --config. If you trust it, repeat it: --set measure.extractor={extractor}")
         self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
@@ -213,6 +217,7 @@ class Job:
         if steps < FEW_STEPS and not self.dry_run:
             watch.tell(f"  very few steps, about {steps:,}: expect noise; first shapes take some hundreds, pictures thousands")
         meter = Meter(config, dataset, schedule, execution.noted(self.folder, "measuring") if state.nimg else None, watch.tell)
+        meter.check()
         self._note(dataset, meter)
         write_whole(self.folder.config, to_yaml(config))
         writer = RunWriter(self.folder, lock, config, state, pack, schedule, self.spent_sec)
@@ -243,7 +248,8 @@ class Job:
                         draw_end(self.folder, watch.tell)
                         if end != "SIGINT" and not self.dry_run:
                             share_sec = config.measure.share * EVALUATION_SHARE * writer.elapsed_sec
-                            evaluate_end(self.folder, config, dataset, meter, share_sec, watch)
+                            own = copy.deepcopy(state.G) if config.network.family == "custom" else None
+                            evaluate_end(self.folder, config, dataset, meter, share_sec, watch, own)
                         self._report()
                     if end in ("done", "time", "patience") and not self.dry_run:
                         watch.tell(self._done(state, schedule))
@@ -280,14 +286,17 @@ class Job:
             else:
                 found = meter.measure(state)
             row = writer.measurement(found)
-        except DataError as error:                             # no reason to lose a training
+        except DivergedError:
+            raise
+        except (GanvasError, OSError) as error:                # no reason to lose a training
             self.watch.tell(f"not measured any more: {error}")
             meter.stop()
             return None
         copies = f"  copies {row['copies']:.0%}" if row["copies_over_limit"] else ""
         best = "  best so far" if row["best"] else ""
         self.watch.tell(f"[measured at {seen(state.nimg)}] KID {row['kid']:.4g} ± {row['kid_error']:.2g} (reals "
-                        f"{row['kid_floor']:.2g})  coverage {row['coverage']:.2f}{copies}{best}")
+                        f"{row['kid_floor']:.2g})  coverage {row['coverage']:.2f} (reals {row['coverage_floor']:.2f})"
+                        f"{copies}{best}")
         self.past_its_best = self._is_past_its_best(state, writer.schedule)
         return row
 
@@ -303,7 +312,8 @@ class Job:
 
     def _report(self) -> None:
         try:
-            report(self.folder)
+            for found in report(self.folder):
+                self.watch.tell(f"{found.severity}: {found.name}. {found.evidence} {found.advice}")
         except RunError as error:
             self.watch.tell(str(error))
 
@@ -316,8 +326,9 @@ class Job:
         write_sheet(self.folder, dataset)
 
     def _done(self, state: TrainState, schedule: Schedule) -> str:
-        return (f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. "
-                "A larger --time, --kimg, --epochs or --steps continues.")
+        more = ("Nothing better came for --patience: a larger one, or none, continues" if self._is_past_its_best(state, schedule)
+                else "A larger --time, --kimg, --epochs or --steps continues")
+        return f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. {more}."
 
     def _summary(self, pack: Subset) -> str:
         config = self.config

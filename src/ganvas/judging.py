@@ -22,11 +22,14 @@ from ganvas.evaluation import (
     options_of_samples,
     read_evaluation,
 )
-from ganvas.generator import ImageGenerator, load
+from ganvas.generator import load
 from ganvas.request import Images, resolve
 from ganvas.run_end import report
 from ganvas.run_folder import RunFolder, open_run
 from ganvas.watcher import Watcher
+
+_WAY = ("n", "repeats", "split", "seed")       # in which evaluations must agree to be compared
+SAFE = ("classifier", "inception", "random")   # extractors that may be taken from a file
 
 
 def evaluate(
@@ -144,8 +147,9 @@ def compare(
 ) -> Comparison:
     """Runs beside each other. Each is evaluated where it has not been in this way, or with `again`.
 
-    wanted: fields of `Options` (n, repeats, extractor, split, seed); what is not given, or None, is as in the first run's own
-    evaluation, or else as `evaluate` has it. Raises GanvasError.
+    wanted: fields of `Options` (n, repeats, extractor, split, seed). What is not given, or None, is as in the runs' own
+    evaluations where these agree, or else as `evaluate` has it, with the greatest n among them: none is replaced by a smaller
+    one. Raises GanvasError.
     """
     watch = watch or Watcher()
     wanted = {name: value for name, value in wanted.items() if value is not None and (name, value) != ("extractor", "auto")}
@@ -155,17 +159,24 @@ def compare(
         raise ConfigError(f"compare: {', '.join(folders)} is a single run. Name at least two different ones.")
     trained_on = {name: execution.noted(folder, "data_fingerprint") for name, folder in folders.items()}
     refuse_other_images({name: images for name, images in trained_on.items() if images is not None})
-    extractor, evaluated = wanted.get("extractor"), []         # as written: an evaluation names a file without its folder
+    made = {name: load(folder.path, checkpoint) for name, folder in folders.items()}
+    kept = {name: None if again else _kept(folder, wanted | {"checkpoint": made[name].nimg, "reals": None})
+            for name, folder in folders.items()}
+    whole = [about for about in kept.values() if about is not None]
+    options = Options(device=device, **wanted)
+    if len({tuple(about[name] for name in _WAY) for about in whole}) == 1:
+        options = options._replace(**{name: whole[0][name] for name in _WAY if name not in wanted})
+        if "extractor" not in wanted and whole[0]["extractor"] in SAFE:        # others may be files that run: not from there
+            options = options._replace(extractor=whole[0]["extractor"])
+    elif "n" not in wanted:
+        options = options._replace(n=max([options.n, *(about["n"] for about in whole)]))
+    evaluated = []
     for run, folder in folders.items():
-        generator: ImageGenerator = load(folder.path, checkpoint)
-        about = None if again else _kept(folder, wanted | {"checkpoint": generator.nimg})
-        if about is None:
+        about = kept[run]
+        if about is None or any(about[name] != getattr(options, name) for name in _WAY):
             watch.tell(f"evaluating {run}")
-            options = Options(device=device, **wanted)
-            options = options._replace(extractor=extractor or options.extractor)
             about = evaluate_run(folder.path, checkpoint, options, watch=watch).as_dict()
-        wanted = {name: about[name] for name in ("n", "repeats", "extractor", "split", "seed", "reals")}
-        evaluated.append((run, generator.config, about | {"time_sec": execution.noted(folder, "time_sec")}))
+        evaluated.append((run, made[run].config, about | {"time_sec": execution.noted(folder, "time_sec")}))
     return compare_evaluations(evaluated)
 
 

@@ -53,6 +53,7 @@ class Plan:
     every: str                     # an amount of training
     n: int                         # samples in one measurement
     references: int                # training images that are looked at
+    by: str                        # the options that it was decided by; others decide anew
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Reals:
     kid_floor: float               # one half of those compared against the other
     spectrum_floor_db: float
     diversity: float
+    coverage: float                # of one half by the other, at most as many as the samples
 
 
 def time_for(share: float, total_sec: float) -> float:
@@ -85,11 +87,20 @@ class Meter:
         self.per_sample_sec: float | None = None               # of the last measurement
         self.before: NDArray[np.uint8] | None = None           # the samples of the last measurement
         if config.measure.every is not None and len(dataset.train) >= FEWEST_REALS:
-            self._decide(Plan(str(config.measure.every), config.measure.n, min(len(dataset.train), MOST_REFERENCES)))
+            self._decide(Plan(str(config.measure.every), config.measure.n, min(len(dataset.train), MOST_REFERENCES), self._by()))
         elif not config.measure.share or len(dataset.train) < FEWEST_REALS:
             self._decide(None)
-        elif noted is not None:
+        elif noted is not None and noted.get("by") == self._by():
             self._decide(Plan(**noted))
+
+    def _by(self) -> str:
+        measure = self.config.measure
+        return f"every {measure.every}" if measure.every is not None else f"share {measure.share:g}"
+
+    def check(self) -> None:
+        """Makes the extractor ready, unless it takes no time: better before training than in the middle. Raises GanvasError."""
+        if self.config.measure.extractor != "random" and (self.plan is not None or not self.decided):
+            self._extractor()
 
     def stop(self) -> None:
         """Measures no more."""
@@ -129,12 +140,12 @@ class Meter:
         if left_sec < 2 * least_sec(n):
             self._decide(None)
             return None
-        self.plan = Plan("", n, references)
+        self.plan = Plan("", n, references, self._by())
         row = self.measure(state)
         left_sec = budget_sec - (time.monotonic() - began_at)
         times = min(MOST_MEASUREMENTS, int(left_sec / row["sec"]))
         every = max(left_images / times, self.config.train.batch) if times > 0 else 2 * left_images     # then: at the end
-        self._decide(Plan(f"{every / 1000:.6g} kimg", n, references))
+        self._decide(Plan(f"{every / 1000:.6g} kimg", n, references, self._by()))
         return row
 
     def measure(self, state: TrainState) -> dict[str, Any]:
@@ -147,13 +158,13 @@ class Meter:
         mirrored = extract(extractor, images[..., ::-1].copy())
         compared = reals.features.vectors[:COMPARED]
         estimate = kid(compared, samples.vectors)
-        spread = prdc(compared, samples.vectors, min(NEIGHBOURS, len(compared) - 1, self.plan.n - 1))
+        spread = prdc(compared[:self.plan.n], samples.vectors, min(NEIGHBOURS, len(compared) - 1, self.plan.n - 1))
         copies = reals.copies.check(images, samples.vectors, mirrored.vectors)
         noise = spectrum_distance(reals.spectrum, spectrum(images))
         row = {
             "nimg": state.nimg, "extractor": extractor.name, "n": self.plan.n, "reals": len(compared),
             "kid": estimate.value, "kid_error": estimate.error, "kid_floor": reals.kid_floor,
-            **spread._asdict(),
+            **spread._asdict(), "coverage_floor": reals.coverage,
             "diversity": mean_distance(samples.vectors), "diversity_real": reals.diversity,
             "copies": copies.rate, "copies_limit": copies.limit, "copies_over_limit": copies.over_limit,
             "copies_among": len(reals.features.vectors),
@@ -216,9 +227,11 @@ class Meter:
             features_of=lambda images: extract(extractor, images).vectors, seed=seed)
         compared, images = features.vectors[:COMPARED], train.read(np.arange(min(COMPARED, len(train))))
         half = len(compared) // 2
+        some = min(half, self.plan.n)
         self.reals = Reals(
             features, copies, spectrum(images), kid(compared[:half], compared[half:]).value,
-            spectrum_distance(spectrum(images[:half]), spectrum(images[half:])).rms_db, mean_distance(compared))
+            spectrum_distance(spectrum(images[:half]), spectrum(images[half:])).rms_db, mean_distance(compared),
+            prdc(compared[:some], compared[half:half + some], min(NEIGHBOURS, some - 1)).coverage)
         return self.reals
 
     def _logits(self, state: TrainState, images: NDArray[np.uint8]) -> dict[str, float | None]:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+
+from torch import nn
 
 from ganvas import execution
 from ganvas.best import read_best
@@ -15,6 +16,7 @@ from ganvas.files import write_whole
 from ganvas.generator import load
 from ganvas.measuring import Meter
 from ganvas.metrics.health import diagnose
+from ganvas.metrics.health_rules import Diagnosis
 from ganvas.report.curves import plot_curves
 from ganvas.report.log import read_rows
 from ganvas.report.run_page import write_report
@@ -44,16 +46,22 @@ def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
             tell(f"{path} could not be made: {error}")
 
 
-def evaluate_end(folder: RunFolder, config: RunConfig, dataset: Dataset, meter: Meter, budget_sec: float, watch: Watcher) -> None:
-    """Evaluates the best checkpoint, as much as fits into `budget_sec`; without time for that, nothing. A failure is told."""
+def evaluate_end(
+    folder: RunFolder, config: RunConfig, dataset: Dataset, meter: Meter, budget_sec: float, watch: Watcher,
+    own: nn.Module | None,
+) -> None:
+    """Evaluates the best checkpoint, as much as fits into `budget_sec`; without time for that, nothing. A failure is told.
+
+    own: a copy of the user's own generator, for its layers; None = the run has one of Ganvas's.
+    """
     if meter.plan is None or meter.per_sample_sec is None:
         return
     n = min(MOST_N, int(budget_sec / (REPEATS * meter.per_sample_sec)))
-    if n < min(LEAST_N, config.measure.n) or config.network.family == "custom":
+    if n < min(LEAST_N, config.measure.n):
         return
     try:
         evaluate_generator(
-            load(folder.path, "best", device=config.execution.device), dataset,
+            load(folder.path, "best", own, config.execution.device), dataset,
             Options(n, REPEATS, config.measure.extractor, "train", config.train.seed, config.execution.device,
                     meter.plan.references),
             subject=str(folder.path), source=config.data.source, chosen="best" if read_best(folder) else "last",
@@ -62,8 +70,8 @@ def evaluate_end(folder: RunFolder, config: RunConfig, dataset: Dataset, meter: 
         watch.tell(f"not evaluated: {error}")
 
 
-def report(folder: RunFolder) -> Path:
-    """Writes the run's report.html from all that its folder holds. Raises RunError where it cannot be written."""
+def health(folder: RunFolder) -> list[Diagnosis]:
+    """What ails the run, by what its folder holds. Raises RunError where its config.yaml cannot be read."""
     try:
         values = values_from(folder.config.read_text(encoding="utf-8"), str(folder.config))
     except (OSError, UnicodeDecodeError) as error:
@@ -72,14 +80,23 @@ def report(folder: RunFolder) -> Path:
         config = make_config(values)
     except ConfigError as error:
         raise RunError(f"{folder.config}: {error} Mend that line: the file should be as training wrote it.") from error
-    found = diagnose(
+    return diagnose(
         read_rows(folder.stats), read_rows(folder.metrics), images=execution.noted(folder, "images") or 0,
         batch=config.train.batch, loss=config.train.loss, holdout=execution.noted(folder, "holdout") or 0)
+
+
+def report(folder: RunFolder) -> list[Diagnosis]:
+    """Writes the run's report.html from all that its folder holds, and returns what ails the run.
+
+    Raises RunError where it cannot be written, or config.yaml cannot be read.
+    """
+    found = health(folder)
     try:
-        return write_report(folder, diagnoses=[diagnosis.as_dict() for diagnosis in found])
+        write_report(folder, diagnoses=[diagnosis.as_dict() for diagnosis in found])
     except OSError as error:
         raise RunError(f"{folder.report}: cannot be written ({error.strerror or error}). Free the disk, and write it with "
                        f"`ganvas report {folder.path}`.") from error
+    return found
 
 
 def write_sheet(folder: RunFolder, dataset: Dataset) -> None:

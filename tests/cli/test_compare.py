@@ -29,7 +29,7 @@ def test_runs_are_put_beside_each_other_and_seeds_are_taken_together(finished, c
     found = json.loads(machine.out)
     assert machine.err == "" and found["version"] == 1
     assert [group["runs"] for group in found["groups"]] == [["runs/images", "runs/seed"], ["runs/fast"]]
-    assert found["groups"][1]["cells"]["kid"].keys() == {"value", "low", "high", "floor"}
+    assert found["groups"][1]["cells"]["kid"].keys() == {"value", "low", "high", "floor", "by_seed"}
     alone = cli("compare", "runs/images", "runs/seed")
     assert alone.code == 0 and "these runs differ in their seed only: what separates the 2 is training luck" in alone.out
 

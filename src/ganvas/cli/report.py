@@ -13,4 +13,6 @@ def report(run: Annotated[str | None, RUN] = None) -> None:
     from ganvas.run_folder import newest_run, open_run
 
     folder = open_run(Path(run)) if run is not None else newest_run()
-    print(write(folder))
+    for found in write(folder):
+        print(f"{found.severity}: {found.name}. {found.evidence} {found.advice}")
+    print(folder.report)
