@@ -133,13 +133,15 @@ def test_the_table_of_figures_is_that_of_the_code():
 
 def test_the_numbers_of_the_page_are_those_of_the_code():
     options, extractor = Options(), RandomExtractor()
-    for stated in (f"`--n` ({options.n:,})", f"{ENOUGH_FOR_QUANTILES} repetitions", f"under {copies.LEAST_REALS} the answer",
+    for stated in (f"`--n` ({options.n:,})", f"{ENOUGH_FOR_QUANTILES} repetitions",
+                   f"fewer than {copies.LEAST_REALS} different training images",
                    f"fewer than {copies.FEW_TRAIN} training images", f"fewer than {copies.FEW_HOLDOUT} held out",
-                   f"1 in {round(1 / copies.SURPRISE):,}", f"above {copies.LIMIT:.0%}".replace("%", " %"),
+                   f"1 in {round(1 / copies.SURPRISE):,}", f"{copies.LIMIT:.0%}".replace("%", " %"),
                    f"at most {MOST_COPY_SAMPLES:,} samples", f"ends with {EXIT_GATE}", f'"version": {VERSION}',
                    f"{extractor.dim} numbers", f"less than {LEAST_ACCURACY:.0%}".replace("%", " %"),
-                   f"{WEIGHTS.bytes / 1e6:.1f} MB", f"{data_copying.CELL} samples", f"(−{data_copying.FAR:.0f} and less)"):
+                   f"{WEIGHTS.bytes / 1e6:.1f} MB", f"{data_copying.CELL} samples", "more than four times the number behind its ±"):
         assert stated.lower() in PAGE.lower(), stated
+    assert data_copying.FAR == 4
     assert (options.repeats, NEIGHBOURS, copies.NEXT, copies.LEAST_ALARMS, copies.COPIER, copies.FALSE_ALARMS, METRIC) == \
         (5, 5, 8, 3, 0.25, 0.01, "kid"), "the page says five, fifth, eight, three, a quarter, 1 % and KID"
 

@@ -11,7 +11,8 @@ from PIL import Image
 import ganvas
 from ganvas.errors import ConfigError, DataError, GanvasError, RunError
 from ganvas.evaluation import Options, read_evaluation
-from ganvas.metrics.feature_cache import load_features
+from ganvas.metrics.feature_cache import _check, load_features
+from ganvas.metrics.features import Extractor, Features
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import Watcher
 
@@ -158,7 +159,8 @@ def test_transparent_samples_keep_their_transparency(reals):
 
 
 @pytest.mark.parametrize(("samples", "reals", "n", "words"), [
-    (3, 120, 3, ["3 samples are fewer than the 20 wanted", "3 samples are too few for 2 sets"]),
+    (3, 120, 3, ["figures of 3 samples show no more than coarse faults", "3 samples are fewer than the 20 wanted",
+                 "3 samples are too few for 2 sets"]),
     (30, 120, 20, ["30 samples are too few for 2 sets of their own: the sets share samples"]),
     (40, 25, 12, ["25 reals (train) make halves of 12, fewer than the 20 asked for"]),
 ])
@@ -190,8 +192,9 @@ def test_a_holdout_calibrates_the_look_for_copies_and_can_be_measured_against():
     saved("many.npz", pictures(640, 1))
     found = judged(saved("s.npz", pictures(40, 2)), "many.npz", holdout=120, split="holdout")
     assert {figure.reals for figure in found.figures} == {120} and {figure.split for figure in found.figures} == {"holdout"}
-    assert found.copies.calibrated_by == "holdout" and found.copies.train == 520
-    assert found.as_dict()["copies"]["calibration"].endswith("held-out reals")
+    copies = found.as_dict()["copies"]
+    assert copies["train"] == 520 and copies["calibration"] == {
+        "holdout": "120 held-out reals", "train": "520 training images, each among the others"}[found.copies.calibrated_by]
     assert {figure.reals for figure in judged("s.npz", "many.npz", holdout=120, split="all").figures} == {640}
 
 
@@ -246,11 +249,39 @@ def test_a_reference_of_a_user_s_own_function_is_used_with_that_function(reals):
     assert given.value("kid") == direct.value("kid") and given.extractor == "f.py:f"
     with pytest.raises(DataError, match=r"ref.npz: .*f.py:f, but random is in use"):
         ganvas.evaluate(samples=samples, reference="ref.npz", extractor="random", **FAST)
-    with pytest.raises(ConfigError, match=r"no file f.py"):            # its own folder is not known
+    with pytest.raises(ConfigError, match=r"ref.npz: names the extractor 'f.py:f'.*--extractor FILE.py:FUNCTION"):
         ganvas.evaluate(samples=samples, reference="ref.npz", **FAST)
     Path("lib/f.py").write_text("def f(x):\n    return x.float().mean((2, 3)) / 64\n")
     with pytest.raises(DataError, match=r"ref.npz: .*other weights"):
         ganvas.evaluate(samples=samples, reference="ref.npz", extractor="lib/f.py:f", **FAST)
+
+
+@pytest.mark.parametrize("name", ["{here}/evil.py:f", "evil.py:f", "inception:{here}/evil.pth", "auto", "", "x" * 5000])
+def test_a_reference_cannot_make_it_run_code_or_read_files(reals, name):
+    here = Path.cwd()
+    Path("evil.py").write_text(f"open({str(here / 'ran')!r}, 'w')\ndef f(x):\n    return x.float().mean((2, 3))\n")
+    samples = saved("s.npz", pictures(40, 2))
+    judged(samples, save_features="ref.npz")
+    with np.load("ref.npz") as archive:
+        arrays = dict(archive)
+    arrays["about"] = np.array(json.dumps(json.loads(str(arrays["about"])) | {"extractor": name.format(here=here)}))
+    np.savez("ref.npz", **arrays)
+    with pytest.raises(ConfigError, match=r"ref.npz: names the extractor .*name it yourself") as caught:
+        ganvas.evaluate(samples=samples, reference="ref.npz", **FAST)
+    assert not Path("ran").exists() and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("vectors", [np.ones(60, np.float32), np.full((60, 4), "a"), np.array(1.0, np.float32),
+                                     np.ones((60, 4)), np.ones((60, 0), np.float32)])
+def test_a_reference_of_no_table_of_numbers_is_refused(reals, vectors):
+    samples = saved("s.npz", pictures(40, 2))
+    judged(samples, save_features="ref.npz")
+    with np.load("ref.npz") as archive:
+        about = json.loads(str(archive["about"]))
+    about |= {"check": _check({"vectors": vectors}), "n": 60}
+    np.savez("ref.npz", vectors=vectors, about=np.array(json.dumps(about)))
+    with pytest.raises(DataError, match=r"ref.npz: cannot be used as features \(its vectors are"):
+        ganvas.evaluate(samples=samples, reference="ref.npz", **FAST)
 
 
 @pytest.mark.parametrize(("body", "words"), [
@@ -306,6 +337,74 @@ def test_features_of_the_classifier_are_not_given_to_others(monkeypatch):
         judged(samples, "labelled.npz", save_features="ref.npz")
 
 
+class Knowing(Extractor):
+    """Stands for a classifier of dark and light images. It knows those that it was trained on, and errs in other dark ones."""
+
+    name, dim, key, preprocessing, classes, accuracy = "classifier", 4, "k" * 32, "none", ("0", "1"), 0.75
+
+    def __init__(self, images, unseen):
+        """images: the training images, read by position; unseen: the positions of those it was not trained on."""
+        self.unseen = unseen
+        self._known = {image.tobytes() for image in images.read(np.setdiff1d(np.arange(len(images)), unseen))}
+
+    def __call__(self, images):
+        colours = images.mean(axis=(2, 3)) / 255
+        known = np.array([image.tobytes() in self._known for image in images])
+        dark = (colours.mean(axis=1) < 0.5) & (known | (images[:, 0, 3, 3] % 2 == 0))
+        vectors = np.concatenate([colours, known[:, None]], axis=1).astype(np.float32)
+        return Features(vectors, np.stack([dark, ~dark], axis=1) * np.float32(0.8) + np.float32(0.1))
+
+
+def shades(n, seed):
+    """(n, 16, 16, 3) uint8: dark ones, then as many light ones."""
+    return np.concatenate([pictures(n // 2, seed) // 4, 255 - pictures(n // 2, seed + 1) // 4])
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    """Makes the classifier one that has not seen every second image, and 400 dark and light images with labels."""
+    share = {"unseen": 2}
+    monkeypatch.setattr("ganvas.evaluation.make_extractor", lambda name, *, images, **more:
+                        Knowing(images, np.arange(0, len(images), share["unseen"])))
+    np.savez("labelled.npz", images=shades(480, 1), labels=np.arange(480) // 240)
+    saved("fresh.npz", shades(240, 5))
+    return share
+
+
+def test_what_a_trained_extractor_has_not_seen_is_the_reference_so_that_new_reals_get_the_floor(knowing):
+    found = judged("fresh.npz", "labelled.npz", n=80, repeats=3)
+    shown = {figure.metric: figure for figure in found.figures}
+    assert {figure.reals for figure in found.figures} == {240}
+    assert "was trained on 240 of these reals, and is right for 75.0% of those kept from it: figures are against the 240" in \
+        found.notes[0]
+    assert shown["fid"].low <= shown["fid"].floor_high and shown["kid"].value < shown["kid"].floor_high + 3 * shown["kid"].error
+    assert shown["mode_kl"].value < 2 * shown["mode_kl"].floor_high and "right for 75.0%" in shown["modes"].note
+
+
+def test_too_few_unseen_images_are_not_measured_against_alone_and_that_is_said(knowing):
+    knowing["unseen"] = 4
+    found = judged("fresh.npz", "labelled.npz", n=80, repeats=3)
+    shown = {figure.metric: figure for figure in found.figures}
+    assert {figure.reals for figure in found.figures} == {480}
+    assert "75.0% of those kept from it: 120, too few to measure against alone" in found.notes[0]
+    assert shown["fid"].low > shown["fid"].floor_high                  # why it is said
+
+
+def test_held_out_images_are_unseen_ones(knowing):
+    knowing["unseen"] = 4
+    of_all = judged("fresh.npz", "labelled.npz", n=80, repeats=3, split="all", holdout=140)
+    assert {figure.reals for figure in of_all.figures} == {85 + 140} and "against the 225 reals" in of_all.notes[0]
+    held = judged("fresh.npz", "labelled.npz", n=60, repeats=3, split="holdout", holdout=140)
+    assert {figure.reals for figure in held.figures} == {140} and not any("trained on" in note for note in held.notes)
+
+
+def test_an_evaluation_says_which_extractor_it_is_of(reals):
+    saved("s.npz", pictures(40, 2))
+    Path("f.py").write_text("def f(x):\n    return x.float().mean((2, 3)) / 128\n")
+    keys = [judged("s.npz", extractor=name).as_dict()["extractor_key"] for name in ("random", "f.py:f", "f.py:f")]
+    assert len(keys[0]) == 32 and keys[0] != keys[1] == keys[2]
+
+
 def test_a_sheet_that_cannot_be_written_is_named(reals):
     Path("file").touch()
     with pytest.raises(RunError, match=r"file/sheet.png: cannot be written"):
@@ -327,3 +426,16 @@ def test_a_kept_evaluation_that_is_damaged_or_of_another_version_is_none(tmp_pat
     assert read_evaluation(folder) is None
     folder.evaluation.write_bytes(content)
     assert read_evaluation(folder) is None
+
+
+def test_transparent_reals_are_put_on_the_background_that_opaque_samples_have():
+    cut_out = pictures(60, 3, channels=4)
+    cut_out[..., 3] = 0
+    cut_out[:, 4:12, 4:12, 3] = 255
+    saved("cut-out", cut_out)
+    on_black = cut_out[:40, ..., :3].copy()
+    on_black[cut_out[:40, ..., 3] == 0] = (10, 0, 20)
+    heard = Heard()
+    found = judged(saved("on-black", on_black), "cut-out", watch=heard)
+    assert found.copies.verdict == "copier" and found.copies.rate == 1
+    assert found.value("coverage") > 0.3

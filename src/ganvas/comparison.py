@@ -76,7 +76,16 @@ def compare_evaluations(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, A
         groups.append(_group(what, [evaluated[number] for number in members], metrics))
     labels = {figure["metric"]: figure["label"] for figure in evaluated[0][2]["figures"] if figure["metric"] in metrics}
     better = {figure["metric"]: figure["better"] for figure in evaluated[0][2]["figures"]}
-    return Comparison(tuple(groups), labels, tuple(_sayings(groups, metrics, labels, better)))
+    return Comparison(tuple(groups), labels, (*_sayings(groups, metrics, labels, better), *_lengths(evaluated)))
+
+
+def _lengths(evaluated: Sequence[tuple[str, RunConfig, Mapping[str, Any]]]) -> list[str]:
+    """A warning where equal --time made runs of different lengths."""
+    kimg = [config.length.value for _, config, _ in evaluated if config.length.unit == "kimg"]
+    if len(kimg) < len(evaluated) or max(kimg) <= 1.1 * min(kimg):
+        return []
+    return [f"these runs are {min(kimg):,.1f} to {max(kimg):,.1f} kimg long: part of what separates them is that. --kimg makes "
+            "runs of equal length, --time hangs on how busy the machine was"]
 
 
 def _options(config: RunConfig, about: Mapping[str, Any]) -> dict[str, Any]:

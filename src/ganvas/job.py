@@ -294,8 +294,8 @@ class Job:
             return None
         copies = f"  copies {row['copies']:.0%}" if row["copies_over_limit"] else ""
         best = "  best so far" if row["best"] else ""
-        self.watch.tell(f"[measured at {seen(state.nimg)}] KID {row['kid']:.4g} ± {row['kid_error']:.2g} (reals "
-                        f"{row['kid_floor']:.2g})  coverage {row['coverage']:.2f} (reals {row['coverage_floor']:.2f})"
+        self.watch.tell(f"[measured at {seen(state.nimg)}] KID ({row['extractor']}) {row['kid']:.4g} ± {row['kid_error']:.2g} "
+                        f"(reals {row['kid_floor']:.2g})  coverage {row['coverage']:.2f} (reals {row['coverage_floor']:.2f})"
                         f"{copies}{best}")
         self.past_its_best = self._is_past_its_best(state, writer.schedule)
         return row

@@ -23,13 +23,13 @@ from ganvas.evaluation import (
     read_evaluation,
 )
 from ganvas.generator import load
+from ganvas.metrics.extractors import HARMLESS
 from ganvas.request import Images, resolve
 from ganvas.run_end import report
 from ganvas.run_folder import RunFolder, open_run
 from ganvas.watcher import Watcher
 
 _WAY = ("n", "repeats", "split", "seed")       # in which evaluations must agree to be compared
-SAFE = ("classifier", "inception", "random")   # extractors that may be taken from a file
 
 
 def evaluate(
@@ -162,11 +162,14 @@ def compare(
     made = {name: load(folder.path, checkpoint) for name, folder in folders.items()}
     kept = {name: None if again else _kept(folder, wanted | {"checkpoint": made[name].nimg, "reals": None})
             for name, folder in folders.items()}
+    if len({about and about.get("extractor_key") for about in kept.values()}) > 1:       # an extractor that one alone was seen by
+        kept = {name: about if about and ("extractor" in wanted or about["extractor"] in HARMLESS) else None
+                for name, about in kept.items()}
     whole = [about for about in kept.values() if about is not None]
     options = Options(device=device, **wanted)
     if len({tuple(about[name] for name in _WAY) for about in whole}) == 1:
         options = options._replace(**{name: whole[0][name] for name in _WAY if name not in wanted})
-        if "extractor" not in wanted and whole[0]["extractor"] in SAFE:        # others may be files that run: not from there
+        if "extractor" not in wanted and whole[0]["extractor"] in HARMLESS:        # others may be files that run: not from there
             options = options._replace(extractor=whole[0]["extractor"])
     elif "n" not in wanted:
         options = options._replace(n=max([options.n, *(about["n"] for about in whole)]))

@@ -23,6 +23,7 @@ from ganvas.metrics.features import Extractor, Features, extract
 from ganvas.metrics.kid import kid
 from ganvas.metrics.prdc import prdc
 from ganvas.metrics.spectrum import Spectrum, spectrum, spectrum_distance
+from ganvas.metrics.visible import visible
 from ganvas.ops.pixels import to_float
 from ganvas.rng import Purpose, permute
 from ganvas.training.loop import passed
@@ -178,7 +179,10 @@ class Meter:
 
     def _decide(self, plan: Plan | None) -> None:
         self.decided, self.plan = True, plan
-        if plan is not None:
+        if plan is None and self.config.measure.share:
+            self.tell("not measured on the way: too little time for that, or too few images. "
+                      "--set \"measure.every=5 kimg\" measures all the same; `ganvas evaluate` looks at the end")
+        elif plan is not None:
             self.tell(f"measured every {plan.every}, {plan.n} samples against {plan.references:,} training images: the best "
                       "checkpoint is kept")
 
@@ -224,7 +228,7 @@ class Meter:
             train, features.vectors, holdout,
             None if holdout is None else real_features(extractor, pack, pack.home, held, tell=self.tell).vectors,
             groups=self.dataset.twins.together[split.train[chosen]],
-            features_of=lambda images: extract(extractor, images).vectors, seed=seed)
+            features_of=lambda images: extract(extractor, images).vectors, of=len(split.train), seed=seed)
         compared, images = features.vectors[:COMPARED], train.read(np.arange(min(COMPARED, len(train))))
         half = len(compared) // 2
         some = min(half, self.plan.n)
@@ -246,7 +250,7 @@ class Meter:
 
     def _change(self, images: NDArray[np.uint8]) -> float | None:
         """Mean absolute difference, 0 to 255, of the samples from those of the same z at the last measurement of this session."""
-        before, self.before = self.before, images[:CHUNK].copy()
+        before, self.before = self.before, visible(images[:CHUNK]).copy()
         return None if before is None else float(np.abs(before.astype(np.float32) - self.before).mean())
 
 

@@ -60,7 +60,7 @@ def evaluate_end(
     if n < min(LEAST_N, config.measure.n):
         return
     try:
-        evaluate_generator(
+        found = evaluate_generator(
             load(folder.path, "best", own, config.execution.device), dataset,
             Options(n, REPEATS, config.measure.extractor, "train", config.train.seed, config.execution.device,
                     meter.plan.references),
@@ -68,6 +68,10 @@ def evaluate_end(
             folder=folder, watch=watch)
     except GanvasError as error:
         watch.tell(f"not evaluated: {error}")
+        return
+    kid = next(figure for figure in found.figures if figure.metric == "kid")
+    watch.tell(f"evaluated, {kid.n:,} samples: KID ({kid.extractor}) {kid.value:.4g} ({kid.low:.4g} … {kid.high:.4g}), reals get "
+               f"{kid.floor:.4g}; copies: {found.copies.text if found.copies else 'not looked for'}")
 
 
 def health(folder: RunFolder) -> list[Diagnosis]:

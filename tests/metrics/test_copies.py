@@ -2,14 +2,27 @@
 
 import io
 import json
+import os
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits
 
+from ganvas.data.layout import Layout
+from ganvas.data.pack import build_pack
+from ganvas.data.sources import open_source
+from ganvas.data.split import split_images
+from ganvas.data.twins import find_twins
 from ganvas.errors import DataError
 from ganvas.metrics.copies import CopyReference, check_copies
+from ganvas.metrics.extractor_random import RandomExtractor
+from ganvas.metrics.features import extract
+
+CHARACTERS = Path(os.environ.get("GANVAS_TEST_DATA", "")) / "characters.zip"
 
 
 def discs(n: int, seed: int, size: int = 32) -> np.ndarray:
@@ -135,17 +148,47 @@ def test_reals_held_out_calibrate_where_they_are_many(reference):
     assert copies.false_alarm_rate == pytest.approx((copies.false_alarms + 1) / 151)
 
 
-def test_few_training_images_calibrate_themselves_without_their_twins(train, holdout):
+def test_few_training_images_calibrate_themselves_and_the_same_pixels_mirrored_are_no_others(train, holdout):
     few = np.concatenate([train[:60], train[:60, ..., ::-1]])              # everything has a mirrored twin
-    told = CopyReference(few, features_of(few), holdout, features_of(holdout), groups=np.tile(np.arange(60), 2))
-    samples = discs(100, seed=11)
-    fresh = told.check(samples, features_of(samples))
-    assert fresh.calibrated_by == "train" and fresh.calibration == 60 and fresh.verdict == "none"
-    samples = noisy(few[:20])
-    assert told.check(samples, features_of(samples)).verdict == "copier"
-    untold = CopyReference(few, features_of(few), None)                    # nobody knows of the twins: they seem copies
-    assert untold.false_alarms == (120, 120)
-    assert untold.check(samples, features_of(samples)).verdict != "copier"
+    for groups in (np.tile(np.arange(60), 2), None):                       # whether anybody says so, or not
+        reference = CopyReference(few, features_of(few), holdout, features_of(holdout), groups=groups)
+        samples = discs(100, seed=11)
+        fresh = reference.check(samples, features_of(samples))
+        assert fresh.calibrated_by == "train" and fresh.calibration == 60 and fresh.verdict == "none"
+        samples = noisy(few[:20])
+        assert reference.check(samples, features_of(samples)).verdict == "copier"
+
+
+def test_where_all_training_images_have_near_twins_nothing_can_be_told(train):
+    few = np.concatenate([train[:60], noisy(train[:60], 2)])
+    for groups in (np.tile(np.arange(60), 2), None):
+        reference = CopyReference(few, features_of(few), groups=groups)
+        samples = noisy(few[:60], 3)                                       # copies? Another real would be just like that
+        copies = reference.check(samples, features_of(samples))
+        assert copies.false_alarms == copies.calibration == 120 and copies.verdict == "unknown" and not copies.over_limit
+        assert "cannot tell: too many training images resemble each other" in copies.text
+
+
+def with_twins(n: int, seed: int) -> np.ndarray:
+    """(n, 3, 32, 32): half of them are light variants of one of 60 discs each, so that nearly all of that half have twins."""
+    kinds, rng = discs(60, seed=99), np.random.default_rng(seed)
+    images = discs(n, seed)
+    images[:n // 2] = noisy(kinds[rng.integers(0, 60, n // 2)], 3)
+    return images
+
+
+def test_fresh_reals_with_twins_in_training_as_often_as_training_images_have_are_no_copies(holdout):
+    few, fresh = with_twins(300, 21), with_twins(200, 22)
+    reference = CopyReference(few, features_of(few))
+    copies = reference.check(fresh, features_of(fresh))
+    assert copies.rate > 0.4 and copies.verdict == "none" and not copies.over_limit
+    assert copies.limit > copies.rate and copies.share < 0.1
+    large = with_twins(600, 23)
+    reference = CopyReference(large, features_of(large), holdout, features_of(holdout))        # these have no twins in training
+    copies = reference.check(fresh, features_of(fresh))
+    assert copies.rate > 0.4 and copies.verdict == "none" and not copies.over_limit and copies.calibrated_by == "train"
+    replayed = reference.check(large[300:400], features_of(large[300:400]))
+    assert replayed.verdict == "copier" and replayed.over_limit
 
 
 def test_a_few_close_copies_of_a_hundred_images_show(train):
@@ -155,20 +198,38 @@ def test_a_few_close_copies_of_a_hundred_images_show(train):
     assert reference.check(samples, features_of(samples)).verdict == "some"
 
 
-def test_copies_of_an_image_with_more_twins_than_candidates_are_found(train):
-    many = noisy(train[:40].repeat(30, axis=0), 2)
-    reference = CopyReference(many, features_of(many), groups=np.arange(40).repeat(30))
+@pytest.mark.parametrize("told", [True, False])
+def test_copies_of_an_image_that_is_there_more_often_than_there_are_candidates_are_found(train, told):
+    many = train[:40].repeat(30, axis=0)
+    reference = CopyReference(many, features_of(many), groups=np.arange(40).repeat(30) if told else None)
     samples = train[:30]
     assert reference.check(samples, features_of(samples)).verdict == "copier"
     samples = discs(50, seed=13)
     assert reference.check(samples, features_of(samples)).verdict == "none"
 
 
+def test_what_copies_of_part_of_the_training_set_say_is_scaled_to_all_of_it(train):
+    part = train[:300]
+    reference = CopyReference(part, features_of(part), of=1500)
+    samples = np.concatenate([part[:15], discs(285, seed=12)])             # 5 % copy this fifth, so 25 % any
+    copies = reference.check(samples, features_of(samples))
+    assert copies.verdict == "some" and copies.over_limit
+    assert copies.share == pytest.approx(5 * (copies.rate - copies.false_alarm_rate) / (1 - copies.false_alarm_rate))
+    assert "among 300 of 1,500 training images" in copies.text and "of the samples copies of any of the 1,500" in copies.text
+    whole = CopyReference(part, features_of(part)).check(samples, features_of(samples))
+    assert whole.verdict == "some" and whole.rate == copies.rate and "1,500" not in whole.text
+    assert whole.limit - whole.false_alarm_rate == pytest.approx(5 * (copies.limit - copies.false_alarm_rate))
+    fresh = discs(300, seed=12)
+    assert not reference.check(fresh, features_of(fresh)).over_limit
+    with pytest.raises(ValueError, match="300 training images of 200"):
+        CopyReference(part, features_of(part), of=200)
+
+
 def test_of_ten_images_nothing_can_be_told(train):
     samples = train[:5]
     copies = CopyReference(train[:10], features_of(train[:10])).check(samples, features_of(samples))
     assert copies.verdict == "unknown" and not copies.over_limit
-    assert copies.text.startswith("cannot tell: 10 training images") and "5 of 5 samples" in copies.text
+    assert copies.text.startswith("cannot tell: 10 different training images") and "5 of 5 samples" in copies.text
 
 
 def test_of_one_sample_nothing_can_be_told(train):
@@ -176,14 +237,85 @@ def test_of_one_sample_nothing_can_be_told(train):
     assert copies.verdict == "unknown" and "1 of 1 samples" in copies.text
 
 
-def test_handwritten_digits_held_out_are_no_copies_of_those_trained_on():
-    images = (load_digits().images * 15.9375).astype(np.uint8)[:, None]
-    def pixels(some): return some.reshape(len(some), -1).astype(np.float32)
-    train, holdout, fresh = images[:1200], images[1200:1500], images[1500:]
-    reference = CopyReference(train, pixels(train), holdout, pixels(holdout), mirror=False)
-    assert reference.check(fresh, pixels(fresh)).verdict in ("none", "some")       # other writers: in part nearer, not copies
-    assert not reference.check(fresh, pixels(fresh)).over_limit
-    assert reference.check(noisy(train[:200]), pixels(noisy(train[:200]))).verdict == "copier"
+class Packed(NamedTuple):
+    """Real images with what is needed to find twins among some of them, as a pack has it."""
+
+    images: np.ndarray
+    vectors: np.ndarray
+    facts: np.ndarray
+    thumbs: np.ndarray
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def some(self, which: np.ndarray) -> "Packed":
+        return Packed(self.images[which], self.vectors[which], self.facts[which], self.thumbs[which], [""] * len(which))
+
+    def reference(self, holdout: float) -> tuple[CopyReference, np.ndarray]:
+        """Made of these images as a run would divide them; and which of them are trained on."""
+        twins = find_twins(self.facts, self.thumbs)
+        split = split_images(self, twins, holdout)
+        held = self.some(split.holdout) if holdout else None
+        return CopyReference(self.images[split.train], self.vectors[split.train], held and held.images, held and held.vectors,
+                             groups=twins.together[split.train]), split.train
+
+
+def packed(source: Path, layout: Layout, folder: Path) -> Packed:
+    pack = build_pack(open_source(str(source)), layout, cache_dir=folder)
+    images = pack.read(np.arange(len(pack)))
+    found = Packed(images, extract(RandomExtractor(), images).vectors, pack.facts.copy(), pack.thumbs.copy(), pack.names)
+    pack.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    np.save(folder / "digits.npy", (load_digits().images * 15.9375).astype(np.uint8))
+    return packed(folder / "digits.npy", Layout(8, 8, channels=1), folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("characters")
+    with zipfile.ZipFile(CHARACTERS) as archive:
+        for name in [name for name in archive.namelist() if name.endswith(".png")][::13]:
+            archive.extract(name, folder / "images")
+    return packed(folder / "images", Layout(32, 32, transparency="white"), folder / "cache")
+
+
+def check_real_images(found: Packed, n: int, holdout: float, seed: int) -> None:
+    """Of n images in a random order, others are no copies, but they themselves are."""
+    order = np.random.default_rng(seed).permutation(len(found))
+    mine, fresh = found.some(order[:n]), found.some(order[n:][:300])
+    reference, trained = mine.reference(holdout)
+    copies = reference.check(fresh.images, fresh.vectors)
+    assert copies.verdict == "none" and not copies.over_limit, copies.text
+    replayed = mine.some(trained[:100])
+    copies = reference.check(replayed.images, replayed.vectors)
+    assert copies.verdict == "copier" and copies.over_limit, copies.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("n", "holdout"), [(100, 0), (300, 0), (1500, 0), (1500, 0.2)])
+def test_handwritten_digits_that_many_others_resemble_are_no_copies_of_each_other(digits, n, holdout, seed):
+    check_real_images(digits, n, holdout, seed)
+
+
+@pytest.mark.skipif(not CHARACTERS.is_file(), reason="no $GANVAS_TEST_DATA/characters.zip")
+@pytest.mark.parametrize(("holdout", "seed"), [(0, 0), (0, 1), (0.2, 0)])
+def test_characters_put_together_from_few_parts_are_no_copies_of_each_other(characters, holdout, seed):
+    check_real_images(characters, 600, holdout, seed)
+
+
+def test_a_tenth_of_replayed_digits_is_found_although_a_quarter_of_honest_ones_gives_alarm(digits):
+    order = np.random.default_rng(4).permutation(len(digits))
+    mine, fresh = digits.some(order[:300]), digits.some(order[300:600])
+    reference, trained = mine.reference(0)
+    samples = Packed(*(np.concatenate([a[trained[:30]], b[30:]]) for a, b in zip(mine[:4], fresh[:4], strict=True)), [])
+    copies = reference.check(samples.images, samples.vectors)
+    assert copies.verdict == "some" and copies.false_alarm_rate > 0.15 and 0 < copies.share < 0.25
 
 
 def test_the_same_images_give_the_same_answer_one_by_one(reference, train):

@@ -56,6 +56,37 @@ def test_copies_in_one_cluster_show_in_its_cell_where_the_whole_hides_them():
     assert result.z_lowest < -8 < result.c_t
 
 
+def gaussians(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("held", [0, 500])
+def test_a_fifth_of_copies_is_no_chance_although_each_cell_shows_little_of_it(held):
+    train, samples = gaussians(2000, 1), gaussians(1000, 2)
+    samples[:200] = train[:200]
+    result = data_copying(train, gaussians(held, 3) if held else None, samples)
+    assert -3 < result.c_t < -1 and result.verdict == "copying"
+    assert result.scatter == pytest.approx(result.cells**-0.5, rel=0.1) and f"± {result.scatter:.1f}" in result.text
+
+
+def test_the_verdict_of_new_reals_is_within_chance_with_and_without_a_holdout():
+    scores = []
+    for seed in range(6):
+        for held in (gaussians(500, 10 * seed + 1), None):
+            result = data_copying(gaussians(1500, 10 * seed), held, gaussians(1000, 10 * seed + 2))
+            scores.append(result.c_t / result.scatter)
+            assert result.verdict == "none"
+    assert abs(np.mean(scores)) < 0.8 and 0.5 < np.std(scores) < 1.6
+
+
+def test_twins_that_new_reals_have_as_well_are_no_copying():
+    kinds, rng = gaussians(300, 20), np.random.default_rng(21)
+    def some(n): return (kinds[rng.integers(0, 300, n)] + rng.normal(0, 0.01, (n, 8))).astype(np.float32)
+    train, samples = some(1200), some(800)
+    assert data_copying(train, None, samples).verdict == "none"
+    assert data_copying(train, None, np.concatenate([train[:400], samples[:400]])).verdict == "copying"
+
+
 def test_of_one_cell_z_is_that_of_the_mann_whitney_test():
     samples = clusters(300, 6)
     result = data_copying(TRAIN, HOLDOUT, samples, cells=1)

@@ -74,6 +74,30 @@ def test_a_function_in_a_file_is_found_with_its_neighbours_and_its_key_follows_t
     assert from_file(f"{path}:own", IMAGES).key != before
 
 
+def test_weights_that_a_function_loads_from_elsewhere_change_its_key(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import numpy, pathlib\nW = float(numpy.load(pathlib.Path(__file__).with_name('w.npy')))\n"
+                    "def own(images):\n    return (images[:, 0].float().mean((1, 2)) > W).float()[:, None]\n")
+    keys = []
+    for weight in (126, 128, 126):
+        np.save(tmp_path / "w.npy", weight)
+        keys.append(from_file(f"{path}:own", IMAGES).key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_the_key_hangs_on_the_size_of_the_images_and_not_on_which_they_are():
+    assert CustomExtractor(means, IMAGES[:3]).key == CustomExtractor(means, IMAGES[3:]).key
+    assert CustomExtractor(means, IMAGES[..., :3, :]).key != CustomExtractor(means, IMAGES).key
+
+
+def test_a_function_that_makes_nothing_of_noise_still_has_a_key():
+    def picky(images):
+        assert len(images) == 2, "no faces found"
+        return means(images)
+
+    assert CustomExtractor(picky, IMAGES).key != CustomExtractor(lambda x: picky(x) * 2, IMAGES, name="picky").key
+
+
 def test_a_file_or_function_that_cannot_be_had_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no file .*none\.py"):
         from_file(f"{tmp_path}/none.py:own", IMAGES)

@@ -24,6 +24,15 @@ class Pixels(Extractor):
         return Features(vectors, np.concatenate([1 - light, light], axis=1))
 
 
+class Bare(Pixels):
+    """Without probabilities."""
+
+    classes = None
+
+    def __call__(self, images):
+        return Features(super().__call__(images).vectors, None)
+
+
 def equal(a, b):
     return np.array_equal(a.vectors, b.vectors) and np.array_equal(a.probabilities, b.probabilities)
 
@@ -40,14 +49,80 @@ def test_without_a_folder_nothing_is_kept(tmp_path):
     assert equal(real_features(Pixels(), IMAGES, None), real_features(Pixels(), IMAGES, tmp_path))
 
 
-def test_other_images_and_other_extractors_have_files_of_their_own(tmp_path):
+def test_only_what_is_missing_is_computed_and_all_images_share_one_file(tmp_path):
+    extractor, whole, seen = Pixels(), extract(Pixels(), IMAGES), []
+    for indices, computed in (([5, 2], 2), ([2, 5, 2], 0), ([8, 5, 0, 3], 3), (None, 4), ([1], 0), (None, 0)):
+        before = len(seen)
+        found = real_features(extractor, IMAGES, tmp_path, None if indices is None else np.array(indices),
+                              progress=lambda done, total: seen.extend(range(total)))
+        assert equal(found, Features(*(array if indices is None else array[indices] for array in whole)))
+        assert len(seen) - before == computed
+    assert len(list(tmp_path.iterdir())) == 1
+    real_features(Pixels("m" * 32), IMAGES, tmp_path, np.array([1]))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_features_without_probabilities_grow_as_well(tmp_path):
+    def shown(indices):
+        return real_features(Bare(), IMAGES, tmp_path, np.array(indices))
+
+    assert np.array_equal(shown([3, 1]).vectors, extract(Bare(), IMAGES.array[[3, 1]]).vectors)
+    assert np.array_equal(shown([2, 3]).vectors, extract(Bare(), IMAGES.array[[2, 3]]).vectors)
+    assert shown([1]).probabilities is None
+
+
+def checked(arrays):
+    return feature_cache._check({name: array for name, array in arrays.items() if name != "about"})
+
+
+def hostile(path, **changed):
+    """The file at `path` with some of its arrays changed, and a checksum that fits."""
+    with np.load(path) as archive:
+        arrays = dict(archive) | changed
+    about = json.loads(str(arrays["about"]))
+    if "vectors" in changed and changed["vectors"].ndim:
+        about["n"] = len(changed["vectors"])
+    arrays["about"] = np.array(json.dumps(about | {"check": checked(arrays)}))
+    np.savez(path, **arrays)
+
+
+HOSTILE = {
+    "one row": {"vectors": np.ones(16, np.float32)}, "text": {"vectors": np.full((9, 16), "a")},
+    "a number": {"vectors": np.array(1, np.float32)}, "float64": {"vectors": np.ones((9, 16))},
+    "three axes": {"vectors": np.ones((9, 4, 4), np.float32)}, "nothing": {"vectors": np.ones((0, 16), np.float32)},
+    "of no width": {"vectors": np.ones((9, 0), np.float32)}, "other byte order": {"vectors": np.ones((9, 16), ">f4")},
+    "complex": {"vectors": np.ones((9, 16), np.complex64)}, "dates": {"vectors": np.zeros((9, 16), "M8[s]")},
+    "fewer probabilities": {"probabilities": np.ones((5, 2), np.float32)},
+    "other classes": {"probabilities": np.ones((9, 3), np.float32)},
+    "probabilities in a row": {"probabilities": np.ones(9, np.float32)},
+    "known by number": {"known": np.ones(9, np.int64)}, "known in a table": {"known": np.ones((3, 3), bool)},
+    "fewer known": {"known": np.arange(9) > 2},
+}
+
+
+@pytest.mark.parametrize("changed", HOSTILE.values(), ids=HOSTILE)
+def test_arrays_of_another_type_or_shape_are_refused_in_both_kinds_of_file(tmp_path, changed):
+    extractor, told = Pixels(), []
+    first = real_features(extractor, IMAGES, tmp_path)
+    path = next(tmp_path.iterdir())
+    hostile(path, **changed)
+    with pytest.raises(DataError, match=r"features-k+\.npz: cannot be used as features \(it"):
+        load_features(path)
+    assert equal(real_features(extractor, IMAGES, tmp_path, tell=told.append), first)
+    assert len(told) == 1 and "computed again" in told[0] and extractor.calls == 2
+
+
+def test_columns_of_another_number_than_the_extractor_has_are_not_used(tmp_path):
+    first = real_features(Pixels(), IMAGES, tmp_path)
+    hostile(next(tmp_path.iterdir()), vectors=np.ones((9, 15), np.float32))
+    assert equal(real_features(Pixels(), IMAGES, tmp_path), first)
+
+
+def test_a_column_major_array_is_as_good(tmp_path):
+    first = real_features(Pixels(), IMAGES, tmp_path)
+    hostile(next(tmp_path.iterdir()), vectors=np.asfortranarray(first.vectors))
     extractor = Pixels()
-    whole = real_features(extractor, IMAGES, tmp_path)
-    some = real_features(extractor, IMAGES, tmp_path, np.array([5, 2]))
-    assert np.array_equal(some.vectors, whole.vectors[[5, 2]])
-    assert np.array_equal(real_features(extractor, IMAGES, tmp_path, np.array([2, 5])).vectors, whole.vectors[[2, 5]])
-    real_features(Pixels("m" * 32), IMAGES, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert equal(real_features(extractor, IMAGES, tmp_path), first) and extractor.calls == 0
 
 
 def spoilt(path, how):
@@ -63,7 +138,7 @@ def spoilt(path, how):
         elif how == "rows":
             arrays = {name: array if name == "about" else array[:5] for name, array in arrays.items()}
             about = json.loads(str(arrays["about"]))
-            about |= {"n": 5, "check": feature_cache._check({name: arrays[name] for name in ("vectors", "probabilities")})}
+            about |= {"n": 5, "check": checked(arrays)}
             arrays["about"] = np.array(json.dumps(about))
         np.savez(path, **arrays)
 

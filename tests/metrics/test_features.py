@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from ganvas.errors import DataError
-from ganvas.metrics.features import Extractor, Features, ImageArray, described, extract, key_of, prepare, within
+from ganvas.metrics.features import Extractor, Features, ImageArray, Kept, described, extract, key_of, prepare, within
 
 
 class Sums(Extractor):
@@ -42,6 +42,16 @@ def test_no_more_images_than_the_extractor_wants_are_given_at_once_and_progress_
     told.clear()
     extract(extractor, [some(3)], lambda done, total: told.append((done, total)))
     assert told == [(3, None)]
+
+
+def test_batches_that_go_by_leave_only_what_is_to_be_kept():
+    images, told = some(12), []
+    kept = Kept((images[i:i + 5] for i in range(0, 12, 5)), 12, np.array([7, 0, 4, 11, 5, 7]))
+    found = extract(Sums(), kept, lambda *args: told.append(args))
+    assert np.array_equal(found.vectors, extract(Sums(), images).vectors) and told[-1] == (12, 12)
+    assert np.array_equal(kept.read([11, 0, 5, 7, 0]), images[[11, 0, 5, 7, 0]])
+    with pytest.raises(AssertionError, match="to be kept"):
+        kept.read([7, 6])
 
 
 def test_features_that_are_not_finite_are_counted_and_named():

@@ -49,6 +49,18 @@ def test_pairs_of_one_group_are_passed_over():
     assert (np.isfinite(distances).sum(1) == 4).all()
 
 
+def test_the_very_same_pixels_have_one_number_and_mirrored_ones_where_asked_for():
+    images = noise(4, channels=4)
+    images[:, 3] = np.where(smooth(4, 1)[:, 0] > 127, 255, 0)
+    again, nearly = images[1:2].copy(), images[2:3].copy()
+    again[:, :3, again[0, 3] == 0] = 7                                     # invisible
+    nearly[0, 3, 0, 0] ^= 255
+    prepared = Pictures(ImageArray(np.concatenate([images, again, images[:1, ..., ::-1], nearly])))
+    straight, mirrored = prepared.same(mirror=False), prepared.same(mirror=True)
+    assert straight[4] == straight[1] and len(np.unique(straight)) == 6
+    assert mirrored[4] == mirrored[1] and mirrored[5] == mirrored[0] and len(np.unique(mirrored)) == 5
+
+
 def test_what_is_hidden_under_transparency_does_not_count():
     images = noise(8, channels=4)
     images[:, 3] = np.where(smooth(8, 1)[:, 0] > 127, 255, 0)

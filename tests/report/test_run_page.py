@@ -184,6 +184,46 @@ def test_measurements_of_another_extractor_are_not_drawn_with_the_last_ones(run)
     assert "9" not in re.search(r"\[\[\"KID\".*?\]\]\]", page_of(run).source)[0]
 
 
+def test_an_evaluation_of_an_older_checkpoint_says_so_with_the_command_and_is_not_called_the_best(run):
+    assert "Of the best checkpoint at 2.0 kimg" in page_of(run).text
+    assert "is measured by" not in page_of(run).text
+    run.best.write_text(json.dumps({"nimg": 3000, "metric": "kid", "value": 0.05}))
+    page = page_of(run)
+    told = "the checkpoint at 2.0 kimg, which was the best then; the best is now at 3.0 kimg."
+    assert page.text.count(told) == 3                       # at the top, at the figures, at the copies
+    assert page.code.count(f"ganvas evaluate {run.path}") == 3
+    assert "Of the best checkpoint at 2.0 kimg" not in page.text
+    assert 'class="verdict good"' not in page.source
+
+
+def test_an_evaluation_of_the_last_checkpoint_is_not_old_while_that_is_the_last(run):
+    run.checkpoints.mkdir()
+    run.evaluation.write_text(json.dumps(evaluation(checkpoint=4000, chosen="last")))
+    for nimg, text in ((4000, "Of the last checkpoint at 4.0 kimg"), (5000, "which was the last then")):
+        run.checkpoint(nimg).touch()
+        assert text in page_of(run).text
+
+
+def test_figures_of_few_samples_are_not_called_as_good_as_real_images(run):
+    near = figure(value=0.001, low=0.0005, high=0.0024)
+    run.evaluation.write_text(json.dumps(evaluation(figures=[near])))
+    page = page_of(run)
+    assert "as real images" in page.section("figures") and 'class="verdict good"' in page.source
+    run.evaluation.write_text(json.dumps(evaluation(figures=[near | {"n": 68}])))
+    page = page_of(run)
+    assert "as real images" not in page.section("figures") and 'class="verdict open"' in page.source
+    assert "too few samples to tell it from real images: n = 68." in page.text
+
+
+def test_copies_of_the_training_say_among_how_many_images_they_were_looked_for(run):
+    assert "looked for among" not in page_of(run).text
+    rows = [json.loads(line) | {"copies_among": 10_000} for line in run.metrics.read_text().splitlines()]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = page_of(run)
+    assert "near to a training image, looked for among 10,000 training images." in page.section("curves")
+    assert re.search(r"training images they were looked for among</th><td[^>]*>10,000<", page.section("figures"))
+
+
 def test_an_empty_folder_makes_a_page_that_says_what_is_missing_and_what_makes_it(tmp_path):
     (tmp_path / "run").mkdir()
     page = page_of(RunFolder(tmp_path / "run"))

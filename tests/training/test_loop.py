@@ -136,7 +136,13 @@ def test_a_reason_to_stop_ends_the_run_after_the_step_with_a_checkpoint():
     ticks = ticks_of(config, images, losses, fresh(config), should_stop=lambda: next(reasons))
     assert [tick.end for tick in ticks] == [None, None, "time"]
     assert [tick.checkpoint_due for tick in ticks] == [False, False, True]
-    assert not ticks[-1].grid_due
+    assert ticks[-1].grid_due                                     # the last picture is of the last generator
+
+
+def test_a_signal_waits_for_no_picture():
+    config, images, losses = prepare(SELDOM, {"length": "9 steps"})
+    reasons = iter([None, "SIGTERM"])
+    assert not ticks_of(config, images, losses, fresh(config), should_stop=lambda: next(reasons))[-1].grid_due
 
 
 def test_rows_hold_the_means_since_the_last_row():

@@ -21,9 +21,9 @@ Indices = NDArray[np.int64]
 CELL = 20              # samples, and reals, that a cell needs: the U statistic is then nearly normal
 USUAL_CELL = 60        # of the smaller side that a cell holds on average
 MOST_CELLS = 20
-FAR = 3.0              # |C_T| from which it is not chance: C_T is a mean of values that scatter by 1
+FAR = 4.0              # standard deviations that C_T must be away from 0: new reals scatter by 1.0 to 1.2 of them
 MOST_REALS = 5000      # training images that stand for a hold-out
-FITTED = 20_000        # training images that cells are made of
+FITTED = 20_000        # images that cells are made of
 HIGHEST_SEED = 2**32
 
 
@@ -31,7 +31,8 @@ HIGHEST_SEED = 2**32
 class DataCopying:
     """Whether samples lie nearer to the training images than reals that were not trained on do."""
 
-    c_t: float | None                  # mean Z of the cells, weighted by the reals in them; far below 0 = copying; None: no cell
+    c_t: float | None                  # mean Z of the cells, weighted by the reals in them; below 0 = copying; None: no cell
+    scatter: float                     # standard deviation of C_T, or of Z where no cell is used, were the samples new reals
     z_global: float                    # the same without cells
     z_lowest: float | None             # of the cell that looks most like copying
     cells: int
@@ -50,12 +51,14 @@ def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, trai
                  cells: int | None = None, seed: int = 0) -> DataCopying:
     """The paper's C_T, from features of N training images, H held-out reals and M samples, each (., d).
 
-    Space is divided by k-means of the training images, `cells` of them (None = by the number of reals and samples). In each cell
-    the distances of its samples to its nearest training image are ranked among those of its held-out reals: Z of the
-    Mann-Whitney U statistic, 0 where both are alike. Cells that hold fewer than 20 of either are left out.
+    Space is divided by k-means of the training images, `cells` of them (None = by the number of reals and samples); where
+    training images stand for held-out ones, by k-means of both. In each cell the distances of its samples to its nearest
+    training image are ranked among those of its held-out reals: Z of the Mann-Whitney U statistic, 0 where both are alike.
+    Cells that hold fewer than 20 of either are left out. The verdict is by C_T over its standard deviation, sqrt(sum w^2) of
+    the cells' weights w, as each Z scatters by 1.
     holdout: None = training images stand for it, at most 5,000, each compared with the others but those of its group
-    (train_groups: (N,) integers, equal for twins). Raises DataError for fewer than 20 samples or reals, or features that are not
-    finite.
+    (train_groups: (N,) integers, equal for the same pixels; other twins stay, for new reals have such as well). Raises
+    DataError for fewer than 20 samples or reals, or features that are not finite.
     """
     train, samples = checked_pair(train, samples, CELL)
     groups = np.arange(len(train)) if train_groups is None else np.asarray(train_groups)
@@ -66,7 +69,8 @@ def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, trai
         if count < CELL:
             raise DataError(f"{count:,} {what}, but the data-copying test needs at least {CELL}. Hold out more, or leave it out.")
     cells = cells or max(1, min(MOST_CELLS, min(len(samples), len(reals)) // USUAL_CELL))
-    centres = _centres(train, cells, seed)
+    # Cells that fit the training images alone lie closer around them than around new reals, and they are not to stand out.
+    centres = _centres(train if holdout is not None else np.concatenate([train, samples]), cells, seed)
     of_train, of_reals, of_samples = (k_nearest(some, centres, 1)[1][:, 0] for some in (train, reals, samples))
     z_cells, weights = [], []
     for cell in range(len(centres)):
@@ -77,20 +81,23 @@ def data_copying(train: Floats, holdout: Floats | None, samples: Floats, *, trai
     z_global = z_cells[0] if len(centres) == 1 and z_cells else _z(train, reals, samples, None if own is None else (own, groups))
     c_t = float(np.average(z_cells, weights=weights)) if z_cells else None
     told = c_t if c_t is not None else z_global
-    verdict: Literal["copying", "none", "underfit"] = "copying" if told <= -FAR else "underfit" if told >= FAR else "none"
+    scatter = sum(weight**2 for weight in weights)**0.5 / sum(weights) if weights else 1.0
+    far = told / scatter
+    verdict: Literal["copying", "none", "underfit"] = "copying" if far <= -FAR else "underfit" if far >= FAR else "none"
     meaning = {"copying": "samples lie nearer to the training images than other reals do: copying",
                "none": "samples lie as near to the training images as other reals do",
                "underfit": "samples lie farther from the training images than other reals do: no copying, nor real yet"}[verdict]
-    figure = f"C_T {told:+.1f}, {len(z_cells)} of {len(centres)} cells" if c_t is not None else f"Z {told:+.1f}, cells too small"
-    return DataCopying(c_t, z_global, min(z_cells) if z_cells else None, len(centres), len(z_cells), len(samples), len(reals),
-                       "holdout" if holdout is not None else "train", verdict, f"{meaning} ({figure})")
+    figure = f"{told:+.1f} ± {scatter:.1f}, "
+    figure = f"C_T {figure}{len(z_cells)} of {len(centres)} cells" if c_t is not None else f"Z {figure}cells too small"
+    return DataCopying(c_t, scatter, z_global, min(z_cells) if z_cells else None, len(centres), len(z_cells), len(samples),
+                       len(reals), "holdout" if holdout is not None else "train", verdict, f"{meaning} ({figure})")
 
 
-def _centres(train: Floats, cells: int, seed: int) -> NDArray[np.float64]:
-    """(at most cells, d): k-means of the training images, or of every so manyth."""
+def _centres(images: Floats, cells: int, seed: int) -> NDArray[np.float64]:
+    """(at most cells, d): k-means of the images, or of every so manyth."""
     from sklearn.cluster import KMeans
 
-    some = train[::-(-len(train) // FITTED)].astype(np.float64)
+    some = images[::-(-len(images) // FITTED)].astype(np.float64)
     cells = min(cells, len(np.unique(some, axis=0))) if len(some) <= 10 * cells else cells
     found: NDArray[np.float64] = KMeans(cells, n_init=1, random_state=seed % HIGHEST_SEED).fit(some).cluster_centers_
     return found

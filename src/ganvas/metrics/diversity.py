@@ -11,6 +11,7 @@ from torch import Tensor
 from ganvas.errors import DataError
 from ganvas.metrics.checks import checked
 from ganvas.metrics.nearest import inside_balls
+from ganvas.metrics.visible import visible
 
 MOST_IMAGES = 2000             # pairs grow with the square; 2 million of them fix a mean well
 MOST_PAIRS = 500               # for structural similarity, which is dear
@@ -48,14 +49,15 @@ def diversity(vectors: NDArray[Any], images: NDArray[np.uint8], n: int = MOST_IM
               what: str = "images") -> Diversity:
     """Of `n` images drawn without replacement, or of all. vectors: (N, d), images: uint8 (N, C, H, W).
 
-    Mean MS-SSIM between random pairs as in Odena et al. 2017, section 4.3. Raises DataError for fewer than 2 images, and for NaN.
+    Mean MS-SSIM between random pairs as in Odena et al. 2017, section 4.3. RGBA is looked at as `visible` makes it. Raises
+    DataError for fewer than 2 images, and for NaN.
     """
     vectors = checked(vectors, what)
     if len(vectors) != len(images):
         raise DataError(f"{what}: {len(vectors):,} features for {len(images):,} images. Give the features of these images.")
     rng = np.random.Generator(np.random.Philox(seed))
     chosen = np.sort(rng.permutation(len(vectors))[:n])
-    vectors, images = vectors[chosen], images[chosen]
+    vectors, images = vectors[chosen], visible(images[chosen])
     name = "MS-SSIM" if min(images.shape[2:]) >= SMALLEST_FOR_SCALES else "SSIM"
     partners = _alike(images)
     return Diversity(len(chosen), mean_distance(vectors), _mean_similarity(images, name, rng), name,

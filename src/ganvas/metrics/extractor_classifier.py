@@ -25,7 +25,7 @@ from ganvas.rng import Purpose, permute, uniforms
 LEAST_ACCURACY = 0.6                   # below, counts of classes and the Inception Score would be mostly mistakes
 LEAST_PER_CLASS = 10                   # images; fewer leave nothing to test on
 
-_VERSION = 1                           # of training and network: a change makes older files invalid
+_VERSION = 2                           # of training and network: a change makes older files invalid
 _SEED = 0
 _DIM = 128
 _MOST_PX = 64
@@ -37,6 +37,7 @@ _BATCH = 128
 _PIXELS = 150_000_000                  # that go through training: 3.6 passes over MNIST, about a minute on 2 cores
 _MOST_PASSES = 60                      # over small sets, but for as many steps as it takes to learn anything:
 _LEAST_STEPS = 300
+_UNSEEN = "unseen"                     # its name in the file, beside the weights
 _OTHERS = "'random', 'inception', or a function of your own as FILE.py:FUNCTION"
 
 
@@ -75,6 +76,15 @@ class Net(nn.Module):
         return features, self.classes(features)
 
 
+class Learnt(NamedTuple):
+    """What training gives, and the file keeps."""
+
+    net: Net
+    accuracy: float                    # share of right answers on the images kept from training
+    commonest: float                   # what always naming the commonest class would get there
+    unseen: npt.NDArray[np.int64]      # positions of those, ascending
+
+
 class ClassifierExtractor(Extractor):
     """The last hidden layer of a network that was trained on labelled reals, and its probabilities of the classes.
 
@@ -84,9 +94,10 @@ class ClassifierExtractor(Extractor):
 
     name = "classifier"
 
-    def __init__(self, net: Net, problem: Problem, accuracy: float, tested: int, device: str = "cpu"):
+    def __init__(self, learnt: Learnt, problem: Problem, device: str = "cpu"):
+        net = learnt.net
         self._net, self._problem, self._device = net.eval().to(device), problem, device
-        self.accuracy, self.tested = accuracy, tested      # share of right answers on so many images kept from training
+        self.accuracy, self.unseen = learnt.accuracy, learnt.unseen
         self.dim = _DIM * problem.parts
         self.classes = tuple(map("".join, product(problem.classes, repeat=problem.parts)))
         each = "each channel by itself; " if problem.parts > 1 else ""
@@ -111,7 +122,8 @@ def make_classifier(images: Images, labels: Labels, class_names: Sequence[str], 
     """The classifier of these reals: from the file that an earlier call left in `home`, or trained now, on the CPU.
 
     images: N of them, read by position; labels: (N,) indices into class_names. groups: (N,), images of one number are never
-    parted between training and test (twins). About an eighth of each class is kept for the test, at most 10,000 in all.
+    parted between training and test (twins). About an eighth of each class is kept for the test, at most 10,000 in all: the
+    positions `unseen` of the extractor.
     device: where it will be used. progress(images so far, images in all) is called in training.
     Always the same network for the same images, labels and number of threads. Raises DataError: no labels, one class, a class
     with fewer than 10 images, or an accuracy under `least_accuracy`; None = 60 %, and half of the way from always naming the
@@ -125,14 +137,13 @@ def make_classifier(images: Images, labels: Labels, class_names: Sequence[str], 
     if kept is None:
         kept = _trained(images, labels, class_names, groups, problem, progress)
         if path is not None:
-            _save(path, stamp, *kept)
-    net, accuracy, commonest, tested = kept
-    wanted = max(LEAST_ACCURACY, (1 + commonest) / 2) if least_accuracy is None else least_accuracy
-    if accuracy < wanted:
-        raise DataError(f"the classifier names the right one of {len(class_names):,} classes for {accuracy:.1%} of {tested:,} "
-                        f"real images that it was not trained on; under {wanted:.1%} its features are not used. Are the labels "
-                        f"right? More labelled images help; other extractors: {_OTHERS}.")
-    return ClassifierExtractor(net, problem, accuracy, tested, device)
+            _save(path, stamp, kept)
+    wanted = max(LEAST_ACCURACY, (1 + kept.commonest) / 2) if least_accuracy is None else least_accuracy
+    if kept.accuracy < wanted:
+        raise DataError(f"the classifier names the right one of {len(class_names):,} classes for {kept.accuracy:.1%} of "
+                        f"{len(kept.unseen):,} real images that it was not trained on; under {wanted:.1%} its features are not "
+                        f"used. Are the labels right? More labelled images help; other extractors: {_OTHERS}.")
+    return ClassifierExtractor(kept, problem, device)
 
 
 # What is to be learned.
@@ -219,8 +230,7 @@ def _parted(labels: Labels, groups: npt.NDArray[np.int64] | None) -> tuple[npt.N
 # Training.
 
 def _trained(images: Images, labels: Labels, class_names: Sequence[str], groups: npt.NDArray[np.int64] | None, problem: Problem,
-             progress: Callable[[int, int], None] | None) -> tuple[Net, float, float, int]:
-    """(network, its accuracy, the accuracy of naming the commonest class, images tested)."""
+             progress: Callable[[int, int], None] | None) -> Learnt:
     train, test = _parted(labels, groups)
     targets = _targets(labels, class_names, problem)
     inputs = torch.cat([_inputs(images.read(train[i:i + 1000]), problem) for i in range(0, len(train), 1000)])
@@ -237,7 +247,7 @@ def _trained(images: Images, labels: Labels, class_names: Sequence[str], groups:
             guesses = net(_inputs(images.read(some), problem))[1].argmax(dim=1).view(len(some), problem.parts)
             right += int((guesses.numpy() == targets[some]).all(axis=1).sum())
     commonest = np.bincount(labels[test]).max() / len(test)
-    return net, right / len(test), float(commonest), len(test)
+    return Learnt(net, right / len(test), float(commonest), np.sort(test))
 
 
 def _fit(net: Net, inputs: Tensor, answers: Tensor, progress: Callable[[int, int], None] | None) -> None:
@@ -280,15 +290,15 @@ def _stamp(images: Images, labels: Labels, class_names: Sequence[str], groups: n
     return digest.hexdigest()
 
 
-def _save(path: Path, stamp: str, net: Net, accuracy: float, commonest: float, tested: int) -> None:
-    state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    about = {"stamp": stamp, "check": key_of(state), "accuracy": repr(accuracy), "commonest": repr(commonest),
-             "tested": str(tested)}
+def _save(path: Path, stamp: str, learnt: Learnt) -> None:
+    state = {name: tensor.contiguous() for name, tensor in learnt.net.state_dict().items()}
+    state[_UNSEEN] = torch.from_numpy(learnt.unseen)
+    about = {"stamp": stamp, "check": key_of(state), "accuracy": repr(learnt.accuracy), "commonest": repr(learnt.commonest)}
     with contextlib.suppress(OSError), whole_file(path) as partial:        # else it is trained again
         save_file(state, partial, about)
 
 
-def _load(path: Path, stamp: str, problem: Problem) -> tuple[Net, float, float, int] | None:
+def _load(path: Path, stamp: str, problem: Problem) -> Learnt | None:
     """What `_save` wrote; None where there is none, a damaged one, or one of another version."""
     try:
         with safe_open(path, "pt") as file:
@@ -297,7 +307,8 @@ def _load(path: Path, stamp: str, problem: Problem) -> tuple[Net, float, float, 
         if about["stamp"] != stamp or about["check"] != key_of(state):
             return None
         net = Net(problem.channels, problem.size, len(problem.classes))
+        unseen = state.pop(_UNSEEN).numpy()
         net.load_state_dict(state)
-        return net, float(about["accuracy"]), float(about["commonest"]), int(about["tested"])
+        return Learnt(net, float(about["accuracy"]), float(about["commonest"]), unseen)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
         return None

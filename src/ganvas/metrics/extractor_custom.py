@@ -1,5 +1,6 @@
 """A user's own features: a function, or `FILE.py:FUNCTION`."""
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -17,6 +18,7 @@ from ganvas.errors import ConfigError, DataError
 from ganvas.metrics.features import Extractor, Features
 
 _TRIED = 2                             # images of the first call, before hours depend on it
+_ASKED = 8                             # images of noise whose answers tell one function from another
 
 
 class CustomExtractor(Extractor):
@@ -28,17 +30,24 @@ class CustomExtractor(Extractor):
                  device: str = "cpu"):
         """example: an image or more, (N, C, H, W) uint8, on which the function is tried now, to learn d.
 
-        name: what messages call it. about: text that changes when the function does, such as a hash of its file; "" = what it
-        makes of the example, to the last bit. Raises DataError where it fails or gives something else than features.
+        name: what messages call it. about: text that changes when the function does, such as a hash of its file. The key follows
+        that, and what the function makes of some noise as large as the example, to the last bit: so it follows weights that are
+        loaded from elsewhere too. Raises DataError where the function fails or gives something else than features.
         """
         self._function, self._device = function, device
         self.name = name or str(getattr(function, "__qualname__", type(function).__name__))
-        self.preprocessing = f"as {self.name} does it, from uint8 with {example.shape[1]} channels"
+        channels, height, width = example.shape[1:]
+        self.preprocessing = f"as {self.name} does it, from uint8 of {width}x{height} with {channels} channels"
         self.dim = 0                   # not known before the first answer
         found = self(example[:_TRIED])
         self.dim = found.vectors.shape[1]
-        told = about.encode() or found.vectors.tobytes()
-        self.key = hashlib.sha256(self.name.encode() + b"\0" + told).hexdigest()[:32]
+        noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (_ASKED, channels, height, width), np.uint8)
+        with contextlib.suppress(DataError):               # a function may want real images: their features tell, then
+            found = self(noise)
+        digest = hashlib.sha256(f"{self.name}\0{about}\0{channels} {height} {width}\0".encode())
+        for answer in found:
+            digest.update(b"" if answer is None else answer.tobytes())
+        self.key = digest.hexdigest()[:32]
 
     def __call__(self, images: Pixels) -> Features:
         try:

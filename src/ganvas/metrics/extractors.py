@@ -18,6 +18,8 @@ from ganvas.metrics.features import Extractor, ImageArray, Images
 
 NAMES = ("auto", "classifier", "inception", "random")
 
+HARMLESS = ("classifier", "inception", "random")          # run no code and read no file of others
+
 _EXAMPLES = 2                          # images that a user's own function is tried on
 
 
@@ -63,6 +65,18 @@ def make_extractor(
         except GanvasError as error:
             tell(f"not the extractor inception: {error}")
     return RandomExtractor(device)
+
+
+def noted_name(name: str, where: Path) -> str:
+    """`name`, which the file `where` holds, if it may be made without the user's asking for it by name.
+
+    Raises ConfigError for FILE.py:FUNCTION, which runs code, for inception:PATH, and for all that is no name: files come from
+    others.
+    """
+    if name not in HARMLESS:
+        raise ConfigError(f"{where}: names the extractor {name[:200]!r}, which is not taken from a file: it may run code. "
+                          "If you have it and trust it, name it yourself, as --extractor FILE.py:FUNCTION or inception:PATH.")
+    return name
 
 
 def _classifier(images: Images | None, labels: Labels | None, class_names: Sequence[str], groups: npt.NDArray[np.int64] | None,

@@ -19,7 +19,8 @@ from ganvas.metrics.features import Extractor, Features, Images, Progress, check
 
 _FORMAT = "ganvas-features-1"
 # RuntimeError: zipfile's for flags and versions that it does not know.
-_TORN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# MemoryError: of an array as large as its header pretends.
+_TORN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class Reference(NamedTuple):
@@ -49,30 +50,53 @@ class _Chosen:
 
 def real_features(extractor: Extractor, images: Images, home: Path | None, indices: npt.NDArray[np.int64] | None = None, *,
                   progress: Progress | None = None, tell: Callable[[str], None] = lambda text: None) -> Features:
-    """The features of `images`, or of those at `indices` (n,): from the file in `home` that an earlier call left, or made now.
+    """The features of `images`, or of those at `indices` (n,): from the one file in `home` for this extractor, or made now.
 
-    home: the folder of the pack whose images these are; None = nothing is kept. A file that is damaged, or of another number of
-    images, is made again, and `tell` hears why. Raises DataError as `extract` does.
+    home: the folder of the pack that `images` are; None = nothing is kept. The file holds the features of all images that were
+    ever asked for, in the pack's order; what is missing is computed and added. A file that is damaged, or of another number of
+    images, is made again, and `tell` hears why. progress(done, total) of those that are missing. Raises DataError as `extract`
+    does.
     """
-    chosen = images if indices is None else _Chosen(images, np.asarray(indices, np.int64))
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
     if home is None:
-        return extract(extractor, chosen, progress)
-    which = "" if indices is None else f"-{hashlib.sha256(np.asarray(indices, '<i8').tobytes()).hexdigest()[:12]}"
-    path = home / f"features-{extractor.key[:20]}{which}.npz"
+        return extract(extractor, _Chosen(images, indices), progress)
+    path = home / f"features-{extractor.key[:20]}.npz"
+    known, features = np.zeros(len(images), bool), None
     if path.exists():
         try:
-            kept = _read(path)
-            if kept.key != extractor.key:
-                raise ValueError("it is of another extractor")
-            if len(kept.features.vectors) != len(chosen):
-                raise ValueError(f"it holds {len(kept.features.vectors):,} images, not {len(chosen):,}")
-            return kept.features
+            known, features = _kept(path, extractor, len(images))
         except _TORN as error:
             tell(f"{path}: these kept features are not used ({error or type(error).__name__}); they are computed again")
-    features = extract(extractor, chosen, progress)
-    with contextlib.suppress(OSError):                     # a disk that is full: they are computed again next time
-        _write(path, features, extractor, "")
-    return features
+    wanted = np.zeros(len(images), bool)
+    wanted[indices] = True
+    missing = np.flatnonzero(wanted & ~known)
+    if features is None or len(missing):
+        more = extract(extractor, _Chosen(images, missing), progress)
+        features = more if features is None else _merged(known, features, missing, more)
+        known |= wanted
+        with contextlib.suppress(OSError):                 # a disk that is full: they are computed again next time
+            _write(path, features, extractor, "", known)
+    rows = (np.cumsum(known) - 1)[indices]                 # of each position among the known ones
+    return Features(features.vectors[rows], None if features.probabilities is None else features.probabilities[rows])
+
+
+def _kept(path: Path, extractor: Extractor, images: int) -> tuple[npt.NDArray[np.bool_], Features]:
+    """(which of the images are known (N,), their features). Raises one of _TORN."""
+    kept, known = _read(path)
+    if kept.key != extractor.key or kept.features.vectors.shape[1] != extractor.dim:
+        raise ValueError("it is of another extractor")
+    if known is None or len(known) != images:
+        raise ValueError(f"it is about {0 if known is None else len(known):,} images, not {images:,}")
+    return known, kept.features
+
+
+def _merged(known: npt.NDArray[np.bool_], features: Features, missing: npt.NDArray[np.int64], more: Features) -> Features:
+    """The features of the known images and of those that were missing, in the order of positions."""
+    places = np.searchsorted(np.flatnonzero(known), missing)
+    probabilities = None
+    if features.probabilities is not None and more.probabilities is not None:
+        probabilities = np.insert(features.probabilities, places, more.probabilities, axis=0)
+    return Features(np.insert(features.vectors, places, more.vectors, axis=0), probabilities)
 
 
 def save_features(path: Path, features: Features, extractor: Extractor, source: str) -> None:
@@ -92,7 +116,7 @@ def load_features(path: Path, extractor: Extractor | None = None) -> Reference:
     Raises DataError: no such file, another kind of file, damaged, not finite, or of another extractor.
     """
     try:
-        kept = _read(path)
+        kept, _ = _read(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist.") from error
     except _TORN as error:
@@ -101,13 +125,17 @@ def load_features(path: Path, extractor: Extractor | None = None) -> Reference:
     check_finite(kept.features, f"{kept.extractor} in {path}")
     if extractor is not None and kept.key != extractor.key:
         what = (f"by the extractor {kept.extractor}, but {extractor.name} is in use" if kept.extractor != extractor.name else
-                f"by {kept.extractor} with other weights or another preprocessing ({kept.preprocessing})")
+                f"by {kept.extractor} with other weights or another preprocessing ({kept.preprocessing}), or, if it is your own "
+                "function, on another kind of machine")
         raise DataError(f"{path}: these features were made {what}. Use one and the same extractor for both sides.")
     return kept
 
 
-def _write(path: Path, features: Features, extractor: Extractor, source: str) -> None:
+def _write(path: Path, features: Features, extractor: Extractor, source: str, known: npt.NDArray[np.bool_] | None = None) -> None:
+    """known: (N,), which images of a pack the rows are of; None = the rows are all there is."""
     arrays: dict[str, Any] = {"vectors": np.ascontiguousarray(features.vectors, "<f4")}
+    if known is not None:
+        arrays["known"] = known
     if features.probabilities is not None:
         arrays["probabilities"] = np.ascontiguousarray(features.probabilities, "<f4")
     about = {"format": _FORMAT, "extractor": extractor.name, "key": extractor.key, "preprocessing": extractor.preprocessing,
@@ -117,20 +145,36 @@ def _write(path: Path, features: Features, extractor: Extractor, source: str) ->
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
 
-def _read(path: Path) -> Reference:
-    """Raises one of _TORN where the file is not whole."""
+def _read(path: Path) -> tuple[Reference, npt.NDArray[np.bool_] | None]:
+    """What `_write` wrote: the features, and `known`. Raises one of _TORN where the file is not whole."""
     with np.load(path, allow_pickle=False) as archive:
         if "about" not in archive.files:
             raise ValueError("it is no file of features")
         about = json.loads(str(archive["about"]))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
-        arrays = {name: archive[name] for name in ("vectors", "probabilities") if name in archive.files}
-    if _check(arrays) != about["check"] or len(arrays["vectors"]) != about["n"]:
+        arrays = {name: archive[name] for name in ("vectors", "probabilities", "known") if name in archive.files}
+    if _check(arrays) != about["check"]:
         raise ValueError("its checksum does not fit: it is damaged")
+    vectors, probabilities, known = arrays["vectors"], arrays.get("probabilities"), arrays.get("known")
     classes = None if about["classes"] is None else tuple(map(str, about["classes"]))
-    return Reference(Features(arrays["vectors"], arrays.get("probabilities")), str(about["extractor"]), str(about["key"]),
-                     str(about["preprocessing"]), bool(about["relative_only"]), classes, str(about["source"]))
+    _expect("vectors", vectors, "<f4", (about["n"], None))
+    if probabilities is not None:
+        _expect("probabilities", probabilities, "<f4", (about["n"], None if classes is None else len(classes)))
+    if known is not None:
+        _expect("known", known, "|b1", (None,))
+        if known.sum() != about["n"]:
+            raise ValueError(f"it knows {known.sum():,} images and holds {about['n']:,}")
+    return Reference(Features(vectors, probabilities), str(about["extractor"]), str(about["key"]), str(about["preprocessing"]),
+                     bool(about["relative_only"]), classes, str(about["source"])), known
+
+
+def _expect(name: str, array: npt.NDArray[Any], kind: str, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError unless `array` is of this type and shape; None = any length from 1."""
+    if array.dtype.str != kind or array.ndim != len(shape) or not array.size or \
+            any(wanted is not None and wanted != have for wanted, have in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"its {name} are {array.dtype} of shape {array.shape}, not {np.dtype(kind)} of "
+                         f"({', '.join('any' if wanted is None else str(wanted) for wanted in shape)})")
 
 
 def _check(arrays: dict[str, Any]) -> str:
@@ -138,5 +182,5 @@ def _check(arrays: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
-        digest.update(array.data)
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()

@@ -49,6 +49,33 @@ class ImageArray:
         return np.asarray(self.array[np.asarray(indices, np.int64)])
 
 
+class Kept:
+    """Batches of images that go by once: iterating passes them on, and keeps those that will be looked at again."""
+
+    def __init__(self, batches: Iterable[Pixels], total: int, positions: npt.NDArray[np.int64]):
+        """total: images in all batches. positions: of those to keep, counted through all batches."""
+        self.total = total
+        self._batches, self._positions = batches, np.unique(positions)
+        self._images: Pixels | None = None                 # (kept, C, H, W)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        start = 0
+        for batch in self._batches:
+            if self._images is None:
+                self._images = np.empty((len(self._positions), *batch.shape[1:]), np.uint8)
+            first, last = np.searchsorted(self._positions, [start, start + len(batch)])
+            self._images[first:last] = batch[self._positions[first:last] - start]
+            start += len(batch)
+            yield batch
+
+    def read(self, indices: npt.ArrayLike, /) -> Pixels:
+        """The images at these positions, (n, C, H, W); all of them must be among those to keep, and have gone by."""
+        wanted = np.asarray(indices, np.int64)
+        places = np.searchsorted(self._positions, wanted)
+        assert self._images is not None and (self._positions[places] == wanted).all(), "only what was to be kept is there"
+        return np.asarray(self._images[places])
+
+
 class Extractor(ABC):
     """Images to features. Calling one with uint8 (N, C, H, W), C = 1, 3 or 4, gives `Features` of N rows.
 
@@ -61,6 +88,8 @@ class Extractor(ABC):
     preprocessing: str                 # what happens to the images first, on one line; printed with every figure
     relative_only: bool = False        # figures serve to compare models on these images, and compare with nothing published
     classes: tuple[str, ...] | None = None     # what the columns of `probabilities` stand for, where they have names
+    unseen: npt.NDArray[np.int64] | None = None    # of the reals that it was trained on, those kept from it; None = no such reals
+    accuracy: float | None = None      # share of right answers on those
     chunk: int = 256                   # images at once
 
     @abstractmethod
@@ -74,9 +103,8 @@ def extract(extractor: Extractor, images: Pixels | Iterable[Pixels] | Images, pr
     1e-5 of its size. progress(done, total): total is None for batches. Raises DataError: no images, not uint8 (N, C, H, W),
     features that are not finite (the number of such images), or not of the extractor's `dim`.
     """
-    total = len(images) if isinstance(images, np.ndarray | Images) else None
-    vectors: list[Floats] = []
-    probabilities: list[Floats] = []
+    total = len(images) if isinstance(images, np.ndarray | Images) else images.total if isinstance(images, Kept) else None
+    vectors, probabilities = _Rows(total), _Rows(total)
     done = 0
     for chunk in _chunks(images, extractor.chunk):
         if chunk.ndim != 4 or chunk.dtype != np.uint8:
@@ -86,17 +114,36 @@ def extract(extractor: Extractor, images: Pixels | Iterable[Pixels] | Images, pr
         if features.vectors.shape != (len(chunk), extractor.dim):
             raise DataError(f"the extractor {extractor.name} gave {tuple(features.vectors.shape)} for {len(chunk)} images, "
                             f"not {(len(chunk), extractor.dim)}")
-        vectors.append(features.vectors)
+        vectors.add(features.vectors)
         if features.probabilities is not None:
-            probabilities.append(features.probabilities)
+            probabilities.add(features.probabilities)
         done += len(chunk)
         if progress is not None:
             progress(done, total)
     if not done:
         raise DataError(f"there are no images for the extractor {extractor.name}")
-    found = Features(np.concatenate(vectors), np.concatenate(probabilities) if probabilities else None)
+    found = Features(vectors.all(), probabilities.all() if probabilities.n else None)
     check_finite(found, extractor.name)
     return found
+
+
+class _Rows:
+    """Rows that come in parts, in one array from the start where their number is known: half of the memory."""
+
+    def __init__(self, total: int | None):
+        self._total, self._parts, self.n = total, list[Floats](), 0
+
+    def add(self, part: Floats) -> None:
+        if self._total is None:
+            self._parts.append(part)
+        else:
+            if not self._parts:
+                self._parts.append(np.empty((self._total, part.shape[1]), np.float32))
+            self._parts[0][self.n:self.n + len(part)] = part
+        self.n += len(part)
+
+    def all(self) -> Floats:
+        return np.concatenate(self._parts) if self._total is None else self._parts[0][:self.n]
 
 
 def check_finite(features: Features, name: str) -> None:

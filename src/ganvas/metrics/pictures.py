@@ -1,6 +1,6 @@
 """Nearest training images by their pixels, whatever the brightness and contrast, and also where moved by a pixel or two."""
 
-from itertools import chain
+import hashlib
 
 import numpy as np
 import torch
@@ -34,20 +34,29 @@ class Pictures:
         """Reads and reduces the images: about 1 KB of memory a channel and image. Raises DataError where there are none."""
         if not len(images):
             raise DataError("no training images to compare samples with.")
-        blocks = (images.read(np.arange(i, min(i + READ_BLOCK, len(images)))) for i in range(0, len(images), READ_BLOCK))
-        first = next(blocks)
-        self.shape = first.shape[1:]
+        self.shape = images.read(np.arange(1)).shape[1:]
         self.block = -(-max(self.shape[1:]) // LARGEST_PX)
-        reduced = torch.cat([self._reduced(block) for block in chain([first], blocks)])      # (N, C, h, w) uint8
+        parts, self.contents = [], np.empty((len(images), 2), np.uint64)                     # hashes, straight and mirrored
+        for i in range(0, len(images), READ_BLOCK):
+            some = images.read(np.arange(i, min(i + READ_BLOCK, len(images))))
+            parts.append(self._reduced(some))
+            self.contents[i:i + len(some)] = _contents(some)
+        reduced = torch.cat(parts)                                                           # (N, C, h, w) uint8
         height, width = reduced.shape[2:]
         self.margin = int(min(height, width) >= MOVABLE_PX)
         self.inner = reduced[..., self.margin:height - self.margin, self.margin:width - self.margin].flatten(1)
         self.spread = torch.cat([_centred(part.float()).norm(dim=1) for part in torch.split(self.inner, READ_BLOCK)])
-        some = _unit(_coarse(reduced[::-(-len(reduced) // FITTED)].float()))
-        self.mean = some.mean(0)
-        _, vectors = torch.linalg.eigh((some - self.mean).T @ (some - self.mean))
+        fitted = _unit(_coarse(reduced[::-(-len(reduced) // FITTED)].float()))
+        self.mean = fitted.mean(0)
+        _, vectors = torch.linalg.eigh((fitted - self.mean).T @ (fitted - self.mean))
         self.axes = vectors[:, -AXES:]
         self.points = torch.cat([self._projected(part.float()) for part in torch.split(reduced, READ_BLOCK)])
+
+    def same(self, mirror: bool) -> Indices:
+        """(N,): equal numbers for training images with the very same pixels, with `mirror` also for mirrored ones."""
+        keys = self.contents.min(axis=1) if mirror else self.contents[:, 0]
+        numbers: Indices = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+        return numbers
 
     def refuse_other_shape(self, images: Pixels) -> None:
         """Raises DataError for images of another size or number of channels."""
@@ -128,6 +137,15 @@ class Pictures:
     def _reduced(self, images: Pixels) -> Tensor:
         means: Tensor = avg_pool2d(self._whole_blocks(images), self.block)
         return means.round_().to(torch.uint8)
+
+
+def _contents(images: Pixels) -> NDArray[np.uint64]:
+    """(B, 2): hashes of the visible pixels of (B, C, H, W), and of the mirrored ones'."""
+    if images.shape[1] == 4:
+        images = np.where(images[:, 3:] > 0, images, np.uint8(0))
+    straight, mirrored = np.ascontiguousarray(images), np.ascontiguousarray(images[..., ::-1])
+    return np.array([[int.from_bytes(hashlib.blake2b(image.data, digest_size=8).digest(), "little") for image in pair]
+                     for pair in zip(straight, mirrored, strict=True)], np.uint64)
 
 
 def _coarse(reduced: Tensor) -> Tensor:

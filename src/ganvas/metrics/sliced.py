@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ganvas.errors import DataError
+from ganvas.metrics.visible import visible
 
 PATCH = 7
 SMALLEST_LEVEL = 2 * PATCH       # of the shorter side: 16 for powers of two as in the paper, 14 for MNIST
@@ -33,7 +34,8 @@ class Sliced(NamedTuple):
 
 
 def sliced_wasserstein(real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: int = 0) -> Sliced:
-    """real, fake: uint8 (N, C, H, W) of one size and number of channels, at least 2 each; any size.
+    """real, fake: uint8 (N, C, H, W) of one size and number of channels, at least 2 each; any size. RGBA is
+    looked at as `visible` makes it.
 
     As many of both sides are taken: the lesser number, at most 2,000, drawn without replacement. Raises DataError otherwise.
     """
@@ -71,7 +73,7 @@ def _patches(images: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[
     sizes: list[str] = []
     batch = max(1, BATCH_VALUES // images[0].size)
     for start in range(0, len(images), batch):
-        for level, details in enumerate(laplacian_pyramid(torch.from_numpy(images[start : start + batch]).float())):
+        for level, details in enumerate(laplacian_pyramid(torch.from_numpy(visible(images[start : start + batch])).float())):
             if level == len(parts):
                 parts.append([])
                 sizes.append(f"{details.shape[3]}x{details.shape[2]}")

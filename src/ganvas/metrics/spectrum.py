@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ganvas.errors import DataError
+from ganvas.metrics.visible import visible
 
 BATCH_VALUES = 2**22           # of images at once
 SMALLEST_RING = 8              # frequencies; the outermost corner has one, too few for a steady mean
@@ -34,7 +35,8 @@ def spectrum(images: NDArray[np.uint8]) -> Spectrum:
     """Radially averaged power spectrum of uint8 images (N, C, H, W), C from 1, sides from 8; mean over images and channels.
 
     Each image's mean is taken off and a Hann window laid over it, lest its borders look like fine structure. Rings are as wide as
-    the shorter side's lowest frequency; the innermost, of the window itself, is left out, and the last corners are one ring.
+    the shorter side's lowest frequency; the innermost, of the window itself, is left out, and the last corners are one ring. RGBA
+    is looked at as `visible` makes it.
     """
     if len(images) < 1 or min(images.shape[2:]) < 8:
         raise DataError(f"a spectrum needs at least one image of at least 8x8 pixels, but here are {len(images):,} of "
@@ -44,7 +46,7 @@ def spectrum(images: NDArray[np.uint8]) -> Spectrum:
     power = np.zeros((height, width))
     batch = max(1, BATCH_VALUES // images[0].size)
     for start in range(0, len(images), batch):
-        centred = images[start : start + batch].astype(np.float32)
+        centred = visible(images[start : start + batch]).astype(np.float32)
         centred -= centred.mean(axis=(2, 3), keepdims=True)
         power += np.square(np.abs(np.fft.fft2(centred * window))).sum(axis=(0, 1))
     power /= len(images) * images.shape[1] * np.square(window, dtype=np.float64).sum()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ganvas.report.plots import Level, Line, Plot, figure, number, plot
 from ganvas.report.records import Best, Evaluation, Figure
-from ganvas.report.verdict import at_floor
+from ganvas.report.verdict import ENOUGH, at_floor
 from ganvas.watcher import seen
 
 _PAIRS = 40
@@ -62,7 +62,7 @@ def measured(evaluation: Evaluation | None, measurements: Sequence[Mapping[str, 
                for name, row in (("best", at_best), ("last", last if last is not at_best else None)) if row is not None]
     lines = [("kid", "KID"), ("kid_error", "its standard error"), ("kid_floor", "its floor"), ("diversity", "diversity"),
              ("diversity_real", "diversity of real images"), ("copies", "copies, share of samples"),
-             ("copies_limit", "limit of copies")]
+             ("copies_among", "training images they were looked for among"), ("copies_limit", "limit of copies")]
     in_training = [(name, [figure(number(row, key)) for _, row in columns]) for key, name in lines
                    if any(number(row, key) is not None for _, row in columns)]
     return {
@@ -82,7 +82,7 @@ def _shown(found: Figure) -> Measured:
         found, _MEANINGS.get(found.metric, ""), figure(found.value),
         between(found.low, found.high) or (f"± {figure(found.error)}" if found.error is not None else ""),
         figure(found.floor) if found.floor is not None else "", between(found.floor_low, found.floor_high),
-        "as real images" if at_floor(found) else "", _scale(found))
+        "as real images" if at_floor(found) and found.n is not None and found.n >= ENOUGH else "", _scale(found))
 
 
 def _scale(found: Figure) -> Scale | None:
@@ -127,6 +127,9 @@ def measured_plots(measurements: Sequence[Mapping[str, Any]], best: Best | None,
     rows = [row for row in measurements if row.get("extractor") == last]
     at = best.nimg if best else None
 
+    among = number(rows[-1], "copies_among") if rows else None
+    looked = f", looked for among {among:,.0f} training images" if among is not None else ""
+
     def level(key: str, name: str, filled: bool = False) -> list[Level]:
         values = sorted(value for row in rows if (value := number(row, key)) is not None)
         return [Level(values[len(values) // 2], name, filled)] if values else []
@@ -135,7 +138,7 @@ def measured_plots(measurements: Sequence[Mapping[str, Any]], best: Best | None,
         plot("KID", "How far the samples are from real images; lower is better. The shaded floor is what real images score "
              "against each other.", rows, [Line("kid", "KID", 1, "kid_error")], trained, best=at,
              levels=level("kid_floor", "floor", True), may_be_log=True),
-        plot("Copies", "Share of the samples that lie suspiciously near to a training image.", rows,
+        plot("Copies", f"Share of the samples that lie suspiciously near to a training image{looked}.", rows,
              [Line("copies", "copies", 2)], trained, best=at, levels=level("copies_limit", "limit")),
         plot("Diversity", "How much the samples differ from each other; far below real images, the generator has collapsed.",
              rows, [Line("diversity", "samples", 4), Line("diversity_real", "real images", 3)], trained, best=at),

@@ -18,7 +18,7 @@ from ganvas.report.pages import write_html
 from ganvas.report.plots import figure, number
 from ganvas.report.records import Best, Diagnosis, Environment, Evaluation, Sheet, read_record
 from ganvas.report.run_figures import measured, measured_plots, training_plots
-from ganvas.report.verdict import judge, percent
+from ganvas.report.verdict import judge, percent, standing_of
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import seen
 
@@ -68,13 +68,16 @@ def _content(folder: RunFolder, diagnoses: list[Diagnosis]) -> dict[str, Any]:
     sheet, sheet_fault = read_record(folder.sheet, Sheet)
     execution, execution_fault = read_record(folder.execution, Environment)
     config, config_fault = _config(folder)
+    checkpoints = folder.list_checkpoints()
     trained = max([int(number(row, "nimg") or 0) for row in stats]
-                  + [nimg for nimg, _ in (*folder.list_checkpoints(), *folder.list_grids())], default=0)
+                  + [nimg for nimg, _ in (*checkpoints, *folder.list_grids())], default=0)
     run = _argument(folder)
+    standing = standing_of(evaluation, best, checkpoints[-1][0] if checkpoints else None) if evaluation else None
     again = f"ganvas train --config {run} --out {_again(folder)}"
     return {
         "name": folder.path.resolve().name or str(folder.path), "path": str(folder.path), "run": run, "trained": trained,
-        "verdict": judge(evaluation, diagnoses, best, trained), "facts": _facts(config, stats, trained, execution),
+        "verdict": judge(evaluation, diagnoses, best, trained, standing), "standing": standing,
+        "facts": _facts(config, stats, trained, execution),
         **_samples(folder, config, stats, measurements, best, trained),
         "diagnoses": diagnoses[:_DIAGNOSES], "diagnoses_more": len(diagnoses[_DIAGNOSES:]),
         "looked_at": (len(stats), len(measurements)),

@@ -71,7 +71,7 @@ def train(
         due = partial(passed, schedule, before, state.nimg)
         end = "done" if state.nimg >= goal else should_stop()
         log_due = due(output.log_every) or before == 0         # the first step too: how D and G begin
-        grid_due = due(output.grid_every) or end == "done"
+        grid_due = due(output.grid_every) or end in ("done", "time", "patience")
         checkpoint_due = due(output.checkpoint_every) or due(output.keep_every) or end is not None
         if log_due or grid_due or checkpoint_due:
             check_finite(state, weights_too=grid_due or checkpoint_due)
