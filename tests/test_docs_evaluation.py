@@ -139,7 +139,8 @@ def test_the_numbers_of_the_page_are_those_of_the_code():
                    f"1 in {round(1 / copies.SURPRISE):,}", f"{copies.LIMIT:.0%}".replace("%", " %"),
                    f"at most {MOST_COPY_SAMPLES:,} samples", f"ends with {EXIT_GATE}", f'"version": {VERSION}',
                    f"{extractor.dim} numbers", f"less than {LEAST_ACCURACY:.0%}".replace("%", " %"),
-                   f"{WEIGHTS.bytes / 1e6:.1f} MB", f"{data_copying.CELL} samples", "more than four times the number behind its ±"):
+                   f"{WEIGHTS.bytes / 1e6:.1f} MB", f"{data_copying.CELL} samples",
+                   "more than four times the number behind its ±"):
         assert stated.lower() in PAGE.lower(), stated
     assert data_copying.FAR == 4
     assert (options.repeats, NEIGHBOURS, copies.NEXT, copies.LEAST_ALARMS, copies.COPIER, copies.FALSE_ALARMS, METRIC) == \
