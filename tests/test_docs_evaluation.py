@@ -91,6 +91,8 @@ def place(tmp_path_factory):
         for seed, name in enumerate(("sprites", "sprites-2")):
             invoked(*RUN, "--seed", str(seed), "--out", f"runs/{name}")
         invoked("sample", "runs/sprites", "--n", "30", "--dir", "theirs")
+        # What one command of the page makes for another: tests may run in any order.
+        invoked("evaluate", "--samples", "theirs", "sprites", "--extractor", "random", "--save-features", "sprites.npz", *QUICK)
     return home
 
 

@@ -363,6 +363,7 @@ def shades(n, seed):
 @pytest.fixture
 def knowing(monkeypatch):
     """Makes the classifier one that has not seen every second image, and 400 dark and light images with labels."""
+    monkeypatch.setattr("ganvas.evaluation.LEAST_UNSEEN", 200)
     share = {"unseen": 2}
     monkeypatch.setattr("ganvas.evaluation.make_extractor", lambda name, *, images, **more:
                         Knowing(images, np.arange(0, len(images), share["unseen"])))

@@ -42,7 +42,7 @@ FEW = 10                       # samples in a comparison, below which a note say
 CORNERS_OF = 64                # samples that tell the colour behind them
 NEIGHBOURS_SHOWN = 24          # rows of the sheet of nearest training images
 DRAWN = 256                    # pictures drawn at once
-LEAST_UNSEEN = 200             # images that a trained extractor has not seen; fewer are not measured against alone
+LEAST_UNSEEN = 500             # images that a trained extractor has not seen; fewer are not measured against alone
 MOST_SEED = 2**64 - 1          # of rng
 CLASSIFIER_ALONE = "features of the classifier serve nobody else, because it was trained on these very images."
 
