@@ -1,9 +1,21 @@
-"""Small generated inputs for tests."""
+"""Small generated inputs for tests, and one who hears what a call says."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from ganvas.watcher import Watcher
+
+
+class Heard(Watcher):
+    """Keeps the lines that a call tells."""
+
+    def __init__(self):
+        self.lines = []
+
+    def tell(self, text):
+        self.lines.append(text)
 
 
 def image_folder(path: Path, n: int = 20, size: int = 24, seed: int = 0) -> Path:

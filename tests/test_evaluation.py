@@ -14,17 +14,9 @@ from ganvas.evaluation import Options, read_evaluation
 from ganvas.metrics.feature_cache import _check, load_features
 from ganvas.metrics.features import Extractor, Features
 from ganvas.run_folder import RunFolder
-from ganvas.watcher import Watcher
+from makers import Heard
 
 FAST = {"n": 20, "repeats": 2}
-
-
-class Heard(Watcher):
-    def __init__(self):
-        self.lines = []
-
-    def tell(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,7 @@ import ganvas
 from ganvas.checkpoint import read_checkpoint
 from ganvas.errors import ConfigError, RunError
 from ganvas.run_folder import RunFolder
-from ganvas.watcher import Watcher
-from makers import image_folder
-
-
-class Heard(Watcher):
-    def __init__(self):
-        self.lines = []
-
-    def tell(self, text):
-        self.lines.append(text)
+from makers import Heard, image_folder
 
 
 @pytest.fixture(autouse=True)

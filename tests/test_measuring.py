@@ -16,18 +16,9 @@ from ganvas.measuring import LEAST_N, Meter, Plan, logits_of
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
 from ganvas.values import Amount
-from ganvas.watcher import Watcher
-from makers import image_folder
+from makers import Heard, image_folder
 
 NOT_SHARED = ("time", "elapsed_sec", "sec", "change")      # by two equal runs; `change` begins anew with each session
-
-
-class Heard(Watcher):
-    def __init__(self):
-        self.lines = []
-
-    def tell(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)

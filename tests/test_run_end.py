@@ -18,19 +18,11 @@ from ganvas.measuring import Plan
 from ganvas.run_end import LEAST_N, REPEATS, draw_end, evaluate_end, report
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import Watcher
-from makers import image_folder
+from makers import Heard, image_folder
 
 KEPT = ("config.yaml", "execution.json")
 DATA = ("stats.jsonl", "metrics.jsonl", "evaluation.json", "best.json", "execution.json", "data.json")
 PLAN = Plan("1 kimg", 20, 64, "share 0.05")
-
-
-class Heard(Watcher):
-    def __init__(self):
-        self.lines = []
-
-    def tell(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def judge(evaluation: Evaluation | None, diagnoses: Sequence[Diagnosis], best: B
         with_what = "a warning" if len(warnings) == 1 else "warnings"
         return Verdict("mixed", f"No problem found, but {with_what}: {_listed(warnings)}.", sentences)
     if main is None:
-        return Verdict("open", "No sign of trouble; how good the images are has not been measured.", sentences)
+        return Verdict("open", "How good the images are has not been measured.", sentences)
     if kind == "other":
         newer = "best" if best else "newest"
         return Verdict("open", f"No sign of trouble, but its {newer} checkpoint has not been evaluated.", sentences)
@@ -68,7 +68,7 @@ def _of_distance(main: Figure, figures: Sequence[Figure], kept: bool, sentences:
     """The verdict on a run without any fault: `main` beside its floor, then what its samples lack."""
     name, lacking = main.label or main.metric, _lacking(figures)
     if main.floor is None and not lacking:
-        return Verdict("open", "No fault found; how far from real images it is, is not known.", sentences)
+        return Verdict("open", "How far from real images it is, is not known.", sentences)
     if is_apart(main) or lacking:
         how = "far" if lacking and lacking[0][0] < HALF_WAY else "still apart"
         why = [_ratio(main)] if is_apart(main) else []
@@ -76,7 +76,7 @@ def _of_distance(main: Figure, figures: Sequence[Figure], kept: bool, sentences:
             shares = [f"{found.label or found.metric}{'' if index else ' reaches'} {percent(part)}"
                       for index, (part, found) in enumerate(lacking)]
             why.append(f"{_listed(shares)} of theirs")
-        return Verdict("mixed", f"No fault found, but {how} from real images: {'; '.join(why)}.", sentences)
+        return Verdict("mixed", f"{how[0].upper()}{how[1:]} from real images: {'; '.join(why)}.", sentences)
     if main.n is None or main.n < ENOUGH:
         of = "n is not known" if main.n is None else f"n = {main.n:,}"
         return Verdict("open", f"No fault found, but too few samples to tell it from real images: {of}.", sentences)
