@@ -5,7 +5,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from ganvas.errors import ConfigError
-from ganvas.networks.dcgan import Discriminator, Generator, SameCropConvTranspose2d, SamePadConv2d, doubling_conv, halving_conv
+from ganvas.networks.dcgan import Discriminator, Generator, doubling_conv, halving_conv
+from ganvas.networks.layers import SameCropConvTranspose2d, SamePadConv2d
 
 PLAIN_G = {"kernel": 4, "padding": "symmetric", "conv_bias": False, "linear_bias": True, "stem": "conv", "stem_norm": "maps",
            "stem_slope": 0.0, "slope": 0.0, "bn_eps": 1e-5, "bn_momentum": 0.1, "bn_running": True}

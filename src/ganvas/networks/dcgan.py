@@ -5,35 +5,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganvas.errors import ConfigError
+from ganvas.networks.layers import Conv2d, ConvTranspose2d, SameCropConvTranspose2d, SamePadConv2d, full
 from ganvas.networks.shapes import Stages, stages, widths
 
 Padding = Literal["symmetric", "keras_same"]
 Norm2d = Callable[[int], nn.Module]
 
 
-class SamePadConv2d(nn.Conv2d):
-    """5x5 stride-2 convolution padded as Keras 'same' pads an even size: 1 row and column before, 2 after."""
-
-    def forward(self, x: Tensor) -> Tensor:                # (N, in, 2H, 2W)
-        return super().forward(F.pad(x, (1, 2, 1, 2)))     # (N, out, H, W)
-
-
-class SameCropConvTranspose2d(nn.ConvTranspose2d):
-    """The transpose of SamePadConv2d: 1 row and column cropped before, 2 after. `padding=2` would be shifted by a pixel."""
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:    # (N, in, H, W)
-        return super().forward(x, output_size)[..., 1:-2, 1:-2]                      # (N, out, 2H, 2W)
-
-
 def halving_conv(in_maps: int, out_maps: int, kernel: int, padding: Padding, bias: bool) -> nn.Module:
     """Stride-2 convolution, (N, in, 2H, 2W) to (N, out, H, W)."""
     if padding == "keras_same":
         return SamePadConv2d(in_maps, out_maps, kernel, stride=2, bias=bias)
-    return nn.Conv2d(in_maps, out_maps, kernel, stride=2, padding=(kernel - 1) // 2, bias=bias)
+    return Conv2d(in_maps, out_maps, kernel, stride=2, padding=(kernel - 1) // 2, bias=bias)
 
 
 def doubling_conv(in_maps: int, out_maps: int, kernel: int, padding: Padding, bias: bool) -> nn.Module:
@@ -41,7 +27,7 @@ def doubling_conv(in_maps: int, out_maps: int, kernel: int, padding: Padding, bi
     if padding == "keras_same":
         return SameCropConvTranspose2d(in_maps, out_maps, kernel, stride=2, bias=bias)
     odd = kernel % 2
-    return nn.ConvTranspose2d(in_maps, out_maps, kernel, 2, (kernel - 1) // 2, output_padding=odd, bias=bias)
+    return ConvTranspose2d(in_maps, out_maps, kernel, 2, (kernel - 1) // 2, output_padding=odd, bias=bias)
 
 
 def activation(slope: float) -> nn.Module:
@@ -66,7 +52,7 @@ class Generator(nn.Module):
         first, *others = reversed(widths(channels, doublings))
 
         if stem == "conv":
-            self.stem: nn.Module = nn.ConvTranspose2d(z_dim, first, self.base, bias=conv_bias)
+            self.stem: nn.Module = ConvTranspose2d(z_dim, first, self.base, bias=conv_bias)
         else:
             self.stem = nn.Linear(z_dim, first * math.prod(self.base), bias=linear_bias)
         if stem_norm == "units":
@@ -93,8 +79,9 @@ class Generator(nn.Module):
         x = self.stem_act(x)
         for block in self.blocks:
             x = block(x)                                                # maps halved, sides doubled
-        images: Tensor = self.to_image(x)
-        return images.tanh()                                            # (N, C, H, W) in [-1, 1]
+        images, exact = full(self.to_image(x))
+        with exact:
+            return images.tanh()                                        # (N, C, H, W) in [-1, 1]
 
 
 class Discriminator(nn.Module):
@@ -117,7 +104,7 @@ class Discriminator(nn.Module):
             tail.insert(0 if norm_last else len(tail), activation(slope))
             self.blocks.append(nn.Sequential(conv, *tail))
         if head == "conv":
-            self.head: nn.Module = nn.Conv2d(maps[-1], 1, (base_height, base_width), bias=conv_bias)
+            self.head: nn.Module = Conv2d(maps[-1], 1, (base_height, base_width), bias=conv_bias)
         else:
             self.head = nn.Sequential(nn.Flatten(), nn.Linear(maps[-1] * base_height * base_width, 1, bias=linear_bias))
 
@@ -125,7 +112,9 @@ class Discriminator(nn.Module):
         x = images
         for block in self.blocks:
             x = block(x)                               # maps doubled, sides halved
-        logits: Tensor = self.head(x)                  # (N, 1, 1, 1) or (N, 1)
+        x, exact = full(x)
+        with exact:
+            logits: Tensor = self.head(x)              # (N, 1, 1, 1) or (N, 1)
         return logits.flatten()                        # (N,)
 
 
