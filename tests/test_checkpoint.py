@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ganvas import checkpoint, files
-from ganvas.checkpoint import read_checkpoint, read_newest, write_checkpoint
+from ganvas.checkpoint import read_checkpoint, read_newest, snapshot, write_checkpoint
 from ganvas.errors import RunError
 
 META = {"nimg": 12345678901, "name": "Pokémon", "nested": {"list": [1, 2.5, None, True]}}
@@ -60,6 +60,35 @@ def test_parameters_and_tensors_that_share_memory_are_kept_apart(tmp_path):
     assert torch.equal(found["all"], weight.detach())
     assert torch.equal(found["first"], weight.detach()[:3])
     assert not found["all"].requires_grad
+
+
+def test_a_part_of_a_larger_memory_is_written_without_the_rest(tmp_path):
+    write_checkpoint(tmp_path / "part", {"part": torch.arange(10000.0)[5:7]}, {})
+    assert torch.equal(read_checkpoint(tmp_path / "part")[0]["part"], torch.tensor([5.0, 6.0]))
+    assert (tmp_path / "part").stat().st_size < 1000
+
+
+def test_a_snapshot_stays_as_it_is_when_its_originals_change_in_place():
+    originals = tensors() | {"weight": torch.nn.Parameter(torch.ones(3))}
+    originals["expanded"] = originals["expanded"].clone()      # nothing can be written into one memory for four
+    taken = snapshot(originals)
+    before = {name: bits(tensor).clone() for name, tensor in taken.items()}
+    with torch.no_grad():
+        for tensor in originals.values():
+            tensor.copy_(~tensor if tensor.dtype == torch.bool else tensor + 1)
+    assert taken.keys() == originals.keys()
+    for name, tensor in taken.items():
+        assert torch.equal(bits(tensor), before[name]), name
+        assert tensor.is_contiguous() and not tensor.requires_grad
+    assert torch.equal(taken["channels last"], tensors()["channels last"])
+
+
+def test_writing_a_snapshot_copies_none_of_it(tmp_path, monkeypatch):
+    written, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda tensors, header: (written.append(tensors), save(tensors, header))[1])
+    taken = snapshot(tensors())
+    write_checkpoint(tmp_path / "a", taken, META)
+    assert all(written[0][name].data_ptr() == tensor.data_ptr() for name, tensor in taken.items())
 
 
 def test_the_file_is_plain_safetensors_that_other_programs_can_read(path):

@@ -42,8 +42,8 @@ def no_card(command):
 def test_this_machine_is_examined_without_a_failing_probe_and_every_fault_has_a_remedy():
     findings = examine()
     assert [finding for finding in findings if "could not be examined" in finding.text] == []
-    assert {"Python", "PyTorch", "device", "threads", "processor", "memory", "cache", "runs", "dependencies", "extras",
-            "image codecs", "terminal"} <= {finding.name for finding in findings}
+    assert {"Python", "PyTorch", "device", "threads", "processor", "memory", "freed memory", "C++ compiler", "cache",
+            "runs", "dependencies", "extras", "image codecs", "terminal"} <= {finding.name for finding in findings}
     assert all(finding.remedy for finding in findings if finding.state != "ok")
     own_words = [finding for finding in findings if finding.name not in ("cache", "runs", "environment")]    # not a path
     assert all((finding.text + finding.remedy).isascii() for finding in own_words)
@@ -167,14 +167,28 @@ def container(root, cpu="max 100000", memory="max", meminfo="MemTotal: 16000000 
     return root
 
 
-@pytest.mark.parametrize(("usable", "cpu", "state", "said", "remedy"), [
-    (8, "max 100000", "ok", "8 processors", ""),
-    (3, "max 100000", "ok", "8 processors, 3 of them for this process", ""),
-    (8, "250000 100000", "note", "quota is 2.5", "--threads 2"), (8, "50000 100000", "note", "quota is 0.5", "--threads 1"),
-    (8, "800000 100000", "ok", "quota 8", "")])
-def test_a_quota_below_the_processors_is_noted_with_the_threads_that_fit(tmp_path, usable, cpu, state, said, remedy):
-    finding = only(doctor.threads(usable, 8, container(tmp_path, cpu)))
-    assert finding.state == state and said in finding.text and remedy in finding.remedy
+@pytest.mark.parametrize(("allowed", "cpu", "said"), [
+    (range(8), "max 100000", "8 processors; threads 8: one for each"),
+    (range(3), "max 100000", "8 processors; threads 3: this process may use 3 of 8"),
+    (range(8), "225000 100000", "8 processors; threads 2: the container's quota is 2.25"),
+    (range(8), "800000 100000", "8 processors; threads 8: one for each")])
+def test_the_threads_of_a_training_are_told_with_their_reason(tmp_path, allowed, cpu, said):
+    finding = only(doctor.threads(allowed, 8, container(tmp_path, cpu)))
+    assert finding.state == "ok" and finding.text.startswith(said)
+
+
+def test_freed_memory_is_kept_with_glibc_only(monkeypatch):
+    assert "kept from step to step" in only(doctor.freed_memory("2.36")).text and "2.36" in only(doctor.freed_memory("2.36")).text
+    monkeypatch.setattr(doctor.machine, "glibc_version", lambda: None)
+    assert "only on Linux with glibc" in only(doctor.freed_memory()).text
+
+
+def test_the_compiler_is_named_and_without_one_training_does_without(monkeypatch):
+    monkeypatch.setattr(doctor.machine, "cpp_compiler", lambda env: "/usr/bin/g++")
+    assert only(doctor.compiler({})).text == "/usr/bin/g++"
+    monkeypatch.setattr(doctor.machine, "cpp_compiler", lambda env: None)
+    assert only(doctor.compiler({})).text == "none: training does without torch.compile"
+    assert "CXX=gone is no program" in only(doctor.compiler({"CXX": "gone"})).text
 
 
 def test_thread_variables_are_shown_where_set():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 import ganvas
+from ganvas.ops.convolution import Kernels
 from ganvas.report import animation
 
 SMALL = {"network.g_channels": 8, "network.d_channels": 8, "measure.every": "50 steps", "measure.n": 64, "measure.share": 0,
@@ -14,6 +15,14 @@ RUNS = {
     "noise": (260, {"train.lr": 0.01, "train.betas": [0.99, 0.999]}),
     "stuck": (420, {"train.lr": 1e-7}),
 }
+
+
+@pytest.fixture(autouse=True)
+def plainly_computed(monkeypatch):
+    """What a training that goes wrong ends in hangs on every bit: none is left to this machine's precision or kernels."""
+    monkeypatch.setitem(SMALL, "execution.precision", "fp32")
+    monkeypatch.setitem(SMALL, "execution.channels_last", False)
+    monkeypatch.setattr("ganvas.engine.fastest", lambda shape: Kernels())
 
 
 def named_in_report(tmp_path, steps, settings):

@@ -133,3 +133,18 @@ def test_a_short_run_with_an_averaged_generator_shows_what_it_has_learnt(source)
     assert first.averaged
     assert not torch.equal(averaged, tensors[name])
     assert torch.dist(averaged, tensors[name]) < 0.1 * torch.dist(tensors[name], torch.zeros_like(averaged))
+
+
+def test_values_that_no_run_could_have_are_told_together_before_the_images_are_looked_at():
+    wrong = options({"network.kernel": 3, "train.lrr": 0.1}, batch=0, steps=2)
+    with pytest.raises(ConfigError) as told:
+        ganvas.train("no-such-folder", **wrong)
+    assert all(words in str(told.value) for words in ("train.batch = 0", "network.kernel = 3", "train.lrr", "did you mean"))
+    assert wrong["watch"].lines == []
+
+
+def test_values_that_only_the_images_can_settle_are_no_faults_by_themselves(source):
+    auto = {"data.size": "auto", "data.channels": "auto", "data.holdout": "auto", "data.native": "auto"}
+    ganvas.train(source, **(options(steps=1) | {"size": None, "settings": auto | {"network.g_channels": 4}}))
+    with pytest.raises(ConfigError, match=r"data\.channels = 2"):
+        ganvas.train(source, **options(steps=1, channels="2"))

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +40,53 @@ V1 = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/ab
 ])
 def test_the_quota_is_the_least_of_all_levels_of_either_version(lay, files, quota):
     assert machine.cpu_quota(lay(files)) == quota
+
+
+def cores(*shared):
+    """The files that say which processors share a core: "0,4" and so on."""
+    return {f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list": siblings
+            for siblings in shared for number in siblings.split(",")}
+
+
+def group(quota):
+    return {"proc/self/cgroup": V2, "sys/fs/cgroup/user/job/cpu.max": f"{int(quota * 100_000)} 100000"}
+
+
+HYPER = cores("0,4", "1,5", "2,6", "3,7")
+
+
+@pytest.mark.parametrize(("files", "allowed", "threads", "said"), [
+    ({}, range(8), 8, ""),
+    (cores(*"01234567"), range(8), 8, ""),
+    (HYPER, range(8), 4, "threads 4: one for each full core of the 8 processors"),
+    (HYPER, {0, 4}, 1, "threads 1: one for each full core of the 2 processors"),
+    (HYPER, {0, 1, 6}, 3, "threads 3: this process may use 3 of 8 processors"),
+    (HYPER, {0, 1, 2, 4}, 3, "threads 3: one for each full core of the 4 processors"),
+    (group(2.4), range(8), 2, "threads 2: the container's quota is 2.4 processors"),
+    (group(1.5), range(8), 2, "threads 2: the container's quota is 1.5 processors"),
+    (group(0.5), range(8), 1, "threads 1: the container's quota is 0.5 processors"),
+    (group(3.4) | HYPER, range(8), 3, "quota is 3.4"),
+    (group(6) | HYPER, range(8), 4, "full core"),
+    (group(8), range(8), 8, "")])
+def test_threads_are_the_cores_that_are_allowed_and_paid_for(lay, monkeypatch, files, allowed, threads, said):
+    monkeypatch.setattr(sys, "platform", "linux")
+    chosen = machine.training_threads(lay(files), allowed, count=8)
+    assert chosen.number == threads
+    assert chosen.why.startswith(said) if said.startswith("threads") else said in chosen.why
+    assert (chosen.why == "") == (said == "")
+
+
+@pytest.mark.parametrize(("answers", "count"), [
+    ({"hw.perflevel0.physicalcpu": "6\n", "hw.physicalcpu": "8\n"}, 6), ({"hw.physicalcpu": "4\n"}, 4), ({}, 8)])
+def test_a_mac_is_asked_for_its_performance_cores_and_else_for_its_cores(tmp_path, monkeypatch, answers, count):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert machine.usable_cores(tmp_path, range(8), lambda command: answers.get(command[-1])) == count
+
+
+@pytest.mark.parametrize(("quota", "count"), [(None, 8), (0.5, 1), (2.5, 3), (64, 8)])
+def test_decoding_uses_every_processor_that_the_quota_keeps_busy(lay, monkeypatch, quota, count):
+    monkeypatch.setattr(machine, "allowed_processors", lambda: range(8))
+    assert machine.usable_processors(lay({} if quota is None else group(quota))) == count
 
 
 @pytest.mark.parametrize(("files", "limit"), [
@@ -97,8 +146,98 @@ def test_a_program_that_is_absent_or_fails_has_no_output():
     assert machine.output_of([sys.executable, "-c", "print('yes')"]).strip() == "yes"
 
 
+# ---------------------------------------------------------------- freed memory
+
+# Page faults of 4 allocations of 64 MiB that are written to: 16,384 pages each, unless the memory stays.
+FAULTS = """
+import resource
+import numpy as np
+from ganvas import machine
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.empty(2**26, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) // 1024
+
+print(faults(), machine.keep_freed_memory(), faults(), faults(), resident())
+machine.release_freed_memory()
+print(resident())
+print(machine.default_memory(), faults(), resident())
+"""
+
+
+@pytest.mark.skipif(machine.glibc_version() is None, reason="only glibc can be told to keep freed memory")
+def test_freed_memory_is_kept_until_it_is_released_or_the_default_returns():
+    # numpy asks for huge pages, of which a fault brings 512 at once, or none.
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True,
+                          env=dict(os.environ, NUMPY_MADVISE_HUGEPAGE="0", MALLOC_ARENA_MAX="1"))
+    usual, kept, settling, none, held, released, back, again, given_back = done.stdout.split()
+    assert (kept, back) == ("True", "True")
+    assert int(usual) > 60_000 and int(again) > 60_000
+    assert int(settling) < int(usual) / 2 and int(none) < 100
+    assert int(released) < int(held) - 50 and int(given_back) < int(held) - 50
+
+
+@pytest.mark.skipif(machine.glibc_version() is None, reason="only glibc can be told to keep freed memory")
+def test_threads_can_still_allocate_more_than_their_own_heaps_hold():
+    code = """
+import threading
+import numpy as np
+from ganvas import machine
+assert machine.keep_freed_memory()
+done = []
+def work():
+    done.append(np.empty(2**28, np.uint8).nbytes)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(done)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[{2**28}, {2**28}]\n"
+
+
+def test_elsewhere_freed_memory_cannot_be_kept_and_that_is_told(monkeypatch):
+    monkeypatch.setattr(machine, "_glibc", lambda: None)
+    assert machine.keep_freed_memory() is False
+    assert machine.default_memory() is False
+    assert machine.glibc_version() is None
+    machine.release_freed_memory()
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_only_linux_is_asked_for_glibc(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert machine._glibc.__wrapped__() is None
+
+
+# ---------------------------------------------------------------- programs
+
+
+def test_the_compiler_is_the_one_of_cxx_or_the_systems_own(monkeypatch):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/bin/{name}" if name != "gone" else None)
+    for platform, usual in (("linux", "g++"), ("darwin", "clang++"), ("win32", "cl")):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert machine.cpp_compiler({}) == f"/bin/{usual}"
+        assert machine.cpp_compiler({"CXX": "icpx"}) == "/bin/icpx"
+        assert machine.cpp_compiler({"CXX": "gone"}) is None
+
+
+def test_importing_ganvas_before_torch_shortens_the_busy_waiting_unless_the_user_has_decided():
+    code = "import ganvas, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | given)
+        assert done.stdout.split() == [expected, "False"]
+
+
 def test_this_machine_can_be_read():
     assert machine.usable_processors() >= 1
+    assert 1 <= machine.training_threads().number <= len(machine.allowed_processors())
     quota = machine.cpu_quota()
     assert quota is None or quota > 0
     limit = machine.memory_limit()

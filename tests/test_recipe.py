@@ -3,14 +3,22 @@ import math
 import pytest
 import torch
 
-from ganvas import recipe
+from ganvas import engine, recipe
 from ganvas.config import RunConfig, fields, flatten, make_config, to_yaml
 from ganvas.data.decode import Look
 from ganvas.errors import ConfigError
+from ganvas.machine import Threads
 from ganvas.networks.shapes import stages
 from ganvas.presets import load_preset, preset_names
 from ganvas.recipe import check_device, complete, config_values, options_from, seconds, table
 from ganvas.values import ImageSize
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Two threads on a machine of two processors without bfloat16, about which there is nothing to say."""
+    monkeypatch.setattr(recipe, "training_threads", lambda: Threads(2, ""))
+    monkeypatch.setattr(engine, "bf16_by", lambda device: "")
 
 
 def look(common=(100, 100), smallest=None, largest=None, grey=0.0, transparent=0.0, **more):
@@ -36,7 +44,8 @@ def said(made, word):
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_is_taken_as_it_is(name):
     made = complete_cpu(preset=name).config
-    assert made == make_config(load_preset(name).values, {"data.source": "images", "execution.threads": made.execution.threads})
+    here = {"data.source": "images", "execution.threads": made.execution.threads, "execution.channels_last": True}
+    assert made == make_config(load_preset(name).values, here)
 
 
 def test_options_win_over_the_file_and_the_file_over_the_preset():
@@ -101,6 +110,31 @@ def test_every_choice_has_a_reason_and_what_was_given_needs_none():
     made = complete_cpu(data__size="32", data__channels=1, data__fit="stretch", data__mirror="off", length="5 steps")
     assert [reason for word in ("size", "channels", "fit", "length") for reason in said(made, f"{word} ")] == []
     assert len(made.reasons) == 1
+
+
+# ---------------------------------------------------------------- how the device computes
+
+
+def test_bfloat16_is_chosen_where_the_machine_multiplies_it_and_the_reason_told(monkeypatch):
+    monkeypatch.setattr(engine, "bf16_by", lambda device: "the abacus" if device == "cpu" else "")
+    made = complete_cpu()
+    assert (made.config.execution.precision, made.config.execution.channels_last) == ("bf16", True)
+    assert "the abacus" in made.why["execution.precision"]
+    asked = complete_cpu(execution__precision="fp32")
+    assert (asked.config.execution.precision, "execution.precision" in asked.why) == ("fp32", False)
+    assert complete_cpu(execution__precision="auto").config.execution.precision == "bf16"
+    assert complete_cpu(base={"execution.precision": "fp32"}).config.execution.precision == "fp32"
+    own = complete_cpu(network__family="custom").config.execution
+    assert (own.precision, own.channels_last) == ("fp32", False), "what a user's networks do with either nobody knows"
+
+
+def test_a_run_that_goes_on_computes_as_it_did(monkeypatch):
+    monkeypatch.setattr(engine, "bf16_by", lambda device: "the abacus")
+    def going_on(**settled):
+        settled = {name.replace("__", "."): value for name, value in settled.items()}
+        return complete("images", look(), None, {}, {"execution.device": "cpu"}, settled=settled).config.execution.precision
+    assert going_on(execution__device="cpu", execution__precision="fp32") == "fp32"
+    assert going_on(execution__device="cuda", execution__precision="fp32") == "bf16", "another device, another choice"
 
 
 # ---------------------------------------------------------------- sizes that cannot be
@@ -202,9 +236,14 @@ def test_auto_is_the_best_device_and_a_file_or_option_wins_over_it(monkeypatch):
     assert device({"execution.device": "mps"}, {"execution.device": "cpu"}) == "cpu"
 
 
-def test_all_processors_are_used_unless_told_otherwise():
-    assert complete_cpu().config.execution.threads == recipe.usable_threads() >= 1
-    assert complete_cpu(execution__threads=3).config.execution.threads == 3
+def test_the_threads_are_the_machines_unless_told_otherwise_and_said_where_they_are_not_one_for_each(monkeypatch):
+    assert complete_cpu().config.execution.threads == recipe.usable_threads() == 2
+    assert not said(complete_cpu(), "threads")
+    monkeypatch.setattr(recipe, "training_threads", lambda: Threads(4, "threads 4: the quota"))
+    made = complete_cpu()
+    assert (made.config.execution.threads, said(made, "threads")) == (4, ["threads 4: the quota"])
+    for made in (complete_cpu(execution__threads=3), complete_cpu(base={"execution.threads": 3})):
+        assert (made.config.execution.threads, said(made, "threads")) == (3, [])
 
 
 # ---------------------------------------------------------------- short names, times, files, tables

@@ -1,5 +1,6 @@
 """A run that was killed and started again is, bit for bit, the run that was not."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -20,11 +21,16 @@ STEPS = 12
 NARROW = {"network.g_channels": 4, "network.d_channels": 4, "output.log_every": "2 steps", "output.grid_every": "5 steps",
           "output.checkpoint_every": "5 steps", "output.grid_n": 4}
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
+from pathlib import Path
 import ganvas
+from ganvas.run_folder import RunFolder
 from test_resume import run_options
-for tick in ganvas.iterate(**run_options(*sys.argv[1:])):
+source, preset, out, precision = sys.argv[1:]
+for tick in ganvas.iterate(**run_options(source, preset, out, precision=precision)):
     if tick.stats and tick.step == 8:                    # a row later than the checkpoint of step 5
+        while not RunFolder(Path(out)).list_checkpoints():         # a thread writes it
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -52,18 +58,21 @@ def last_state(run: Path):
     return tensors, meta["nimg"]
 
 
-@pytest.mark.parametrize("preset", preset_names())
-def test_killed_and_started_again_equals_an_unbroken_run(preset, tmp_path):
+@pytest.mark.parametrize(("preset", "precision"), [
+    *((preset, "fp32") for preset in preset_names()), ("coursera-mnist-28", "bf16"), ("pytorch-faces-64", "bf16")])
+def test_killed_and_started_again_equals_an_unbroken_run(preset, precision, tmp_path):
     source = str(image_folder(tmp_path / "images"))
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, source, preset, str(tmp_path / "killed")], cwd=Path(__file__).parent, check=False)
+    command = [sys.executable, "-c", KILLED, source, preset, str(tmp_path / "killed"), precision]
+    killed = subprocess.run(command, cwd=Path(__file__).parent, check=False)
     assert killed.returncode == -signal.SIGKILL
     before = rows(tmp_path / "killed")
-    again = run_options(source, preset, tmp_path / "killed")
+    again = run_options(source, preset, tmp_path / "killed", precision=precision)
     ganvas.train(**again)
     assert any("goes on from" in line and "(bit-exact)" in line for line in again["watch"].lines)
 
-    ganvas.train(**run_options(source, preset, tmp_path / "straight"))
+    ganvas.train(**run_options(source, preset, tmp_path / "straight", precision=precision))
+    noted = [json.loads((tmp_path / run / "execution.json").read_text()) for run in ("killed", "straight")]
+    assert noted[0]["kernels"] == noted[1]["kernels"] and noted[0]["environment"] == noted[1]["environment"]
     expected, nimg = last_state(tmp_path / "straight")
     found, found_nimg = last_state(tmp_path / "killed")
     assert found_nimg == nimg

@@ -19,9 +19,17 @@ from ganvas.files import whole_file
 FORMAT = 1
 
 
+def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, contiguous and without gradients, that stay as they are while training goes on in the originals."""
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes the file whole, or leaves what was there. Tensors may lie on any device. Raises OSError (disk full, …)."""
-    on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    """Writes the file whole, or leaves what was there. Raises OSError (disk full, …).
+
+    tensors: on any device; nothing may write into them meanwhile (see `snapshot`).
+    """
+    on_cpu = _apart(tensors)
     text = json.dumps(meta)
     with whole_file(path) as partial:
         # Not safetensors' save_file: it makes a temporary file of its own, which a kill would leave for nobody to remove.
@@ -62,6 +70,19 @@ def read_newest(paths: list[Path]) -> tuple[dict[str, Tensor], dict[str, Any], l
     if passed_over:
         raise RunError("no checkpoint can be read:\n" + "\n".join(passed_over) + "\nStart again in a new folder (--out).")
     return None
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the format wants them: on the CPU, contiguous, no two of one memory; only what is not so is copied."""
+    found: dict[str, Tensor] = {}
+    memories: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        if own.untyped_storage().data_ptr() in memories:
+            own = own.clone()
+        memories.add(own.untyped_storage().data_ptr())
+        found[name] = own
+    return found
 
 
 def _checksum(tensors: dict[str, Tensor], text: str) -> str:

@@ -178,6 +178,9 @@ class ExecutionConfig(Section):
 
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:1 or mps")
     threads: int = Field(1, ge=1, description="CPU threads of the network's arithmetic")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="what the networks compute in; weights stay fp32. bf16 needs a processor or card made for it")
+    channels_last: bool = Field(False, description="images lie in memory pixel by pixel, not map by map: faster on CPU and CUDA")
 
 
 class RunConfig(Section):
@@ -219,7 +222,7 @@ SHORT = {
     "skip_bad": "data.skip_bad", "drop_duplicates": "data.drop_duplicates", "holdout": "data.holdout",
     "group_by": "data.group_by",
     "batch": "train.batch", "lr": "train.lr", "seed": "train.seed", "patience": "measure.patience",
-    "device": "execution.device", "threads": "execution.threads",
+    "device": "execution.device", "threads": "execution.threads", "precision": "execution.precision",
 }
 LENGTHS = ("kimg", "epochs", "steps")
 # What is chosen from the images where it is not given, or given as "auto"; a run that goes on keeps what was chosen for it.

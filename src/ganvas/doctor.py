@@ -4,13 +4,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +46,8 @@ def examine() -> list[Finding]:
     probes: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("Python", python), ("environment", environment), ("PyTorch", pytorch), ("torchvision", torchvision), ("device", devices),
         ("threads", threads), ("thread variables", thread_variables), ("processor", processor), ("memory", memory),
-        ("cache", cache_disk), ("runs", runs_disk), ("dependencies", dependencies), ("extras", extras), ("image codecs", codecs),
+        ("freed memory", freed_memory), ("C++ compiler", compiler), ("cache", cache_disk), ("runs", runs_disk),
+        ("dependencies", dependencies), ("extras", extras), ("image codecs", codecs),
         ("terminal", terminal), ("long paths", long_paths)]
     findings: list[Finding] = []
     for name, probe in probes:
@@ -156,16 +156,11 @@ def _build(torch: Any) -> str:
 
 # Processors and memory.
 
-def threads(usable: int | None = None, count: int | None = None, root: Path = ROOT) -> list[Finding]:
-    """Processors of the machine, those this process may use, and how much of their time."""
-    usable = machine.usable_processors() if usable is None else usable
+def threads(allowed: Collection[int] | None = None, count: int | None = None, root: Path = ROOT) -> list[Finding]:
+    """Processors of the machine, the threads that training gets, and why not one for each."""
     count = count or os.cpu_count() or 1
-    text = f"{count} processors" + (f", {usable} of them for this process" if usable < count else "")
-    quota = machine.cpu_quota(root)
-    if quota is not None and quota < usable:
-        return [Finding("threads", "note", f"{text}, but the container's quota is {quota:g}: more threads than that only wait",
-                        f"ganvas train ... --threads {max(1, math.floor(quota))}")]
-    return [Finding("threads", "ok", text + (f"; quota {quota:g}" if quota is not None else ""))]
+    chosen = machine.training_threads(root, allowed, count)
+    return [Finding("threads", "ok", f"{count} processors; {chosen.why or f'threads {chosen.number}: one for each'}")]
 
 
 def thread_variables(env: Mapping[str, str] = os.environ) -> list[Finding]:
@@ -210,6 +205,22 @@ def memory(root: Path = ROOT) -> list[Finding]:
     if usable < LITTLE_MEMORY:
         return [Finding("memory", "note", f"{text}: little", "close other programs, or train with a smaller --batch and --size")]
     return [Finding("memory", "ok", text)]
+
+
+def freed_memory(version: str | None = None) -> list[Finding]:
+    """Whether training on the processor reuses its memory from step to step. version: of glibc; None = this system's."""
+    version = version or machine.glibc_version()
+    if version is not None:
+        return [Finding("freed memory", "ok", f"kept from step to step while training on the processor (glibc {version})")]
+    return [Finding("freed memory", "ok", "goes back to the system after each step; only on Linux with glibc can it be kept")]
+
+
+def compiler(env: Mapping[str, str] = os.environ) -> list[Finding]:
+    """The C++ compiler that torch.compile needs on a processor."""
+    if (found := machine.cpp_compiler(env)) is not None:
+        return [Finding("C++ compiler", "ok", found)]
+    asked = f"; CXX={env['CXX']} is no program" if env.get("CXX") else ""
+    return [Finding("C++ compiler", "ok", f"none{asked}: training does without torch.compile")]
 
 
 # Disks.

@@ -9,29 +9,32 @@ import torch
 
 from ganvas import __version__
 from ganvas.config import RunConfig
+from ganvas.engine import Engine
 from ganvas.files import write_whole
 from ganvas.run_folder import RunFolder
 from ganvas.values import Amount
 
 
-def environment(config: RunConfig) -> dict[str, Any]:
+def environment(config: RunConfig, engine: Engine) -> dict[str, Any]:
     """What must be the same for a resumed run to be bit-exact."""
-    device = config.execution.device
+    execution = config.execution
     return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "threads": config.execution.threads, "machine": platform.machine(), "system": platform.system(),
+        "device": torch.cuda.get_device_name(execution.device) if execution.device.startswith("cuda") else execution.device,
+        "threads": execution.threads, "precision": execution.precision, "channels_last": execution.channels_last,
+        "kernels": engine.digest, "machine": platform.machine(), "system": platform.system(),
         "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
         "ganvas": __version__,
     }
 
 
-def note(folder: RunFolder, config: RunConfig, **about: Any) -> None:
+def note(folder: RunFolder, config: RunConfig, engine: Engine, **about: Any) -> None:
     """Writes execution.json: the environment, and `about`, of which None is left out.
 
     data_fingerprint, images, holdout: what is trained on, and how many are kept out. time_sec: --time, for which config.length
     was chosen. measuring: how the run is measured. why: {option: how it was chosen}.
     """
-    content = {"environment": environment(config)} | {name: value for name, value in about.items() if value is not None}
+    content: dict[str, Any] = {"environment": environment(config, engine), "kernels": engine.noted()}
+    content |= {name: value for name, value in about.items() if value is not None}
     if "time_sec" in content:
         content["length"] = str(config.length)
     write_whole(folder.execution, json.dumps(content, indent=2))
@@ -48,7 +51,15 @@ def noted(folder: RunFolder, name: str) -> Any:
     return _read(folder).get(name)
 
 
-def why_inexact(before: dict[str, Any] | None, config: RunConfig) -> str:
+def noted_engine(folder: RunFolder, config: RunConfig) -> dict[str, Any] | None:
+    """The kernels that the run has used so far, where it goes on as it was: what Engine.from_noted reads."""
+    content, here = _read(folder), environment(config, Engine())
+    made_in = content.get("environment", {})
+    same = all(made_in.get(name) == value for name, value in here.items() if name not in ("kernels", "ganvas", "numpy"))
+    return content.get("kernels") if same else None
+
+
+def why_inexact(before: dict[str, Any] | None, config: RunConfig, engine: Engine) -> str:
     """Why a run that goes on here and now may differ in its last bits from an unbroken one; empty where it does not.
 
     before: the environment that its checkpoint was made in; None = not known.
@@ -57,7 +68,7 @@ def why_inexact(before: dict[str, Any] | None, config: RunConfig) -> str:
         return f"{config.execution.device} adds up in no fixed order"
     if before is None:
         return "its checkpoint does not say where it was made"
-    return ", ".join(f"{name} {before.get(name)} -> {value}" for name, value in environment(config).items()
+    return ", ".join(f"{name} {before.get(name)} -> {value}" for name, value in environment(config, engine).items()
                      if before.get(name) != value)
 
 

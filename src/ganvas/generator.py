@@ -16,6 +16,7 @@ from ganvas.checkpoint import read_checkpoint, read_newest
 from ganvas.config import RunConfig, flatten, make_config
 from ganvas.errors import RunError
 from ganvas.networks.build import build_networks
+from ganvas.networks.folding import folded
 from ganvas.ops.pixels import to_uint8
 from ganvas.rng import Purpose, latents
 from ganvas.run_folder import RunFolder, open_run
@@ -25,10 +26,15 @@ BATCH_NORM_BATCHES = 16          # of CHUNK images, for the statistics of an ave
 
 
 class ImageGenerator:
-    """A trained generator. The same seed gives the same pictures, however many are asked for at once."""
+    """A trained generator. The same seed gives the same pictures, however many are asked for at once.
+
+    `network` has the checkpoint's weights; pictures are made by a copy with folded batch norms, as `network` is when given.
+    """
 
     def __init__(self, network: nn.Module, config: RunConfig, nimg: int, averaged: bool, device: str = "cpu"):
         self.network = network.to(device).eval().requires_grad_(False)
+        on_mps = torch.device(device).type == "mps"            # where channels_last kernels have been wrong
+        self._sampler = folded(self.network, torch.contiguous_format if on_mps else torch.channels_last)
         self.config, self.nimg, self.averaged, self.device = config, nimg, averaged, device
         self.z_dim, self.image_channels = config.network.z_dim, config.data.channels
         self.image_size = (config.data.size.height, config.data.size.width)
@@ -57,7 +63,7 @@ class ImageGenerator:
         Without running averages (radford-faces-64) a chunk is normalised by itself, so an image depends on the others in
         it, and a chunk of one raises ValueError.
         """
-        made = [self.network(part.to(self.device)) for part in torch.split(z, CHUNK)]
+        made = [self._sampler(part.to(self.device)) for part in torch.split(z, CHUNK)]
         return torch.cat(made)
 
 

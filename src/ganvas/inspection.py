@@ -31,7 +31,8 @@ def inspect(
     that concern images. What is decoded is kept in the cache: that training then starts at once. Raises GanvasError.
     """
     watch = watch or Watcher()
-    forced = {"execution.device": "cpu", "data.skip_bad": True}
+    # What says how to compute is settled, so that nobody asks torch.
+    forced = {"execution.device": "cpu", "execution.precision": "fp32", "execution.channels_last": False, "data.skip_bad": True}
     request = resolve(images, preset, config, settings, short, forced, tell=watch.tell, opening=watch.opening)
     why = {option: reason for option, reason in request.why.items() if option.startswith("data.")}
     for reason in why.values():

@@ -3,7 +3,6 @@
 Nothing below this file knows "auto".
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from ganvas.config import (
 )
 from ganvas.data.looks import Look
 from ganvas.errors import ConfigError
+from ganvas.machine import training_threads
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
 from ganvas.values import ImageSize
@@ -34,6 +34,7 @@ ENLARGED = 0.2               # share of enlarged pixel art from which on all of 
 BOTH_WAYS = 0.72             # accuracy in telling images from mirrored ones: sprites .66, faces .58; 8x8 digits .83, MNIST .94
 HOLDOUT, MOST_HELD = 0.1, 2000
 FEWEST_TO_HOLD = 20          # of fewer images none can be spared
+HOW_IT_COMPUTES = ("execution.precision", "execution.channels_last")
 
 
 class Recipe(NamedTuple):
@@ -99,16 +100,41 @@ def complete(
         if layer[option] == value and reason:
             why[option] = reason
     base = {option: value for option, value in base.items() if option not in wanted}
-    machine = {"execution.device": "cpu", "execution.threads": usable_threads()}
+    threads = training_threads()
+    if threads.why:
+        why["execution.threads"] = threads.why
+    machine = {"execution.device": "cpu", "execution.threads": threads.number}
     if given.get("execution.device", base.get("execution.device", "auto")) == "auto":
         given["execution.device"] = best_device()
     _match_channels(given, base, layer)
+    machine |= _execution(given, base, settled or {}, why)
     config = make_config(machine, layer, base, given)
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
     config = _possible_size(config, why)
     check_device(config.execution.device)
     _hints(config, look, why)
     return Recipe(config, why)
+
+
+def _execution(
+    given: dict[str, Any], base: dict[str, Any], settled: Mapping[str, Any], why: dict[str, str],
+) -> dict[str, Any]:
+    """How the device computes, where it is not asked for: as the run that goes on did, else what suits device and networks."""
+    wanted = [option for option in HOW_IT_COMPUTES if given.get(option, base.get(option, "auto")) == "auto"]
+    if not wanted:
+        return {}
+    from ganvas.engine import suited  # torch is first needed here
+
+    device = str(given.get("execution.device", base.get("execution.device", "cpu")))
+    found = suited(device, str(given.get("network.family", base.get("network.family", ""))))
+    values: dict[str, Any] = {}
+    for option in wanted:
+        given.pop(option, None), base.pop(option, None)
+        value, reason = found[option]
+        values[option] = settled.get(option, value) if settled.get("execution.device") == device else value
+        if values[option] == value and reason:
+            why[option] = reason
+    return values
 
 
 def _match_channels(given: dict[str, Any], base: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
@@ -218,8 +244,8 @@ def _hints(config: RunConfig, look: Look, why: dict[str, str]) -> None:
 
 
 def usable_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The threads that a run gets unasked."""
+    return training_threads().number
 
 
 def best_device() -> str:

@@ -17,7 +17,6 @@ from ganvas.generator import load
 from ganvas.measuring import Meter
 from ganvas.metrics.health import diagnose
 from ganvas.metrics.health_rules import Diagnosis
-from ganvas.report.curves import plot_curves
 from ganvas.report.log import read_rows
 from ganvas.report.run_page import write_report
 from ganvas.run_folder import RunFolder
@@ -31,6 +30,7 @@ REPEATS = 5
 def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
     """Draws curves.png, progress.gif and progress.mp4; a picture that cannot be made is told, and stops nothing."""
     from ganvas.report.animation import write_gif, write_mp4  # brings the video encoder
+    from ganvas.report.curves import plot_curves  # brings matplotlib
 
     frames = [path for _, path in folder.list_grids()]
     best = read_best(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ganvas.checkpoint import read_checkpoint
@@ -302,7 +303,7 @@ def clock(monkeypatch):
         clock.now += 0.02
         return step(*args)
     clock, step = Clock(), loop.train_step
-    monkeypatch.setattr("ganvas.job.clock", clock)
+    monkeypatch.setattr("ganvas.budget.clock", clock)
     monkeypatch.setattr("ganvas.run_writer.time", clock)
     monkeypatch.setattr(loop, "train_step", step_of_20_ms)
     return clock
@@ -331,8 +332,38 @@ def test_a_time_is_kept_to_written_down_and_continued_by_a_larger_one(train, ima
     assert checkpoints(Path("runs/images"))[-1] > 2 * reached
 
 
+@pytest.mark.parametrize(("guess", "change"), [(1e4, "slower"), (40.0, "faster")])
+def test_a_speed_that_was_measured_wrongly_is_mended_on_the_way_and_said(train, images, clock, monkeypatch, guess, change):
+    monkeypatch.setattr("ganvas.job.measured_speed", lambda *args: guess)
+    began_at = clock.now
+    done = train("images", "--time", "2s")
+    assert done.code == 0, done.err
+    assert 1.8 < clock.now - began_at <= 2
+    assert f"{change} than measured at first: --time makes " in done.out
+    folder = RunFolder(Path("runs/images"))
+    noted = json.loads(folder.execution.read_text(encoding="utf-8"))["length"]
+    config = make_config(from_yaml(folder.config.read_text(encoding="utf-8"), "config.yaml"))
+    reached = checkpoints(folder.path)[-1]
+    assert str(config.length) == noted
+    assert config == config_of(read_checkpoint(folder.checkpoint(reached))[1])
+    assert reached - 8 < 1000 * config.length.value <= reached
+    done = train("images", "--time", "2s")
+    assert (done.code, checkpoints(folder.path)[-1]) == (0, reached)
+    assert "goes on" not in done.out
+
+
+def test_a_run_whose_length_moved_on_the_way_is_bit_for_bit_one_that_had_it_from_the_start(train, images, clock, monkeypatch):
+    monkeypatch.setattr("ganvas.job.measured_speed", lambda *args: 40.0)
+    assert train("images", "--time", "2s").code == 0
+    reached = checkpoints(Path("runs/images"))[-1]
+    assert train("images", "--kimg", reached / 1000, "--out", "runs/straight").code == 0
+    moved, straight = (read_checkpoint(RunFolder(Path(run)).checkpoint(reached))[0] for run in ("runs/images", "runs/straight"))
+    assert all(torch.equal(moved[name], tensor) for name, tensor in straight.items())
+
+
 def test_a_run_slower_than_measured_ends_with_its_time_and_is_done(train, images, clock, monkeypatch):
-    monkeypatch.setattr("ganvas.job.Job._measure", lambda *args: 1e9)
+    monkeypatch.setattr("ganvas.job.measured_speed", lambda *args: 1e9)
+    monkeypatch.setattr("ganvas.budget.Budget.look", lambda budget, nimg, goal, batch: goal)
     began_at = clock.now
     done = train("images", "--time", "1s")
     assert done.code == 0, done.err
@@ -345,15 +376,18 @@ def test_a_run_slower_than_measured_ends_with_its_time_and_is_done(train, images
     assert "goes on" not in done.out
 
 
-def test_a_stopped_run_goes_on_to_the_length_that_its_time_once_made(train, images, clock, monkeypatch):
+def test_a_stopped_run_goes_on_from_the_length_that_its_time_once_made(train, images, clock, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("ganvas.job.Job._stop_reason", lambda job: "SIGINT")
+        patch.setattr("ganvas.session.Session._stop_reason", lambda session: "SIGINT")
         assert train("images", "--time", "2s").code == 130
     goal = 1000 * Amount.parse(json.loads(RunFolder(Path("runs/images")).execution.read_text(encoding="utf-8"))["length"]).value
+    goals, began_at = [], clock.now
+    monkeypatch.setattr("ganvas.cli.terminal.TerminalWatcher.training", lambda self, nimg, goal, epoch, row: goals.append(goal))
     done = train("images", "--time", "2s")
     assert done.code == 0
     assert "images a second" not in done.out                      # measured once
-    assert goal <= checkpoints(Path("runs/images"))[-1] < goal + 8
+    assert goals[0] == goal
+    assert 1.8 < clock.now - began_at <= 2
 
 
 # ---------------------------------------------------------------- signals, and two at once

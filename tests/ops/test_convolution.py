@@ -109,3 +109,11 @@ def test_weights_that_need_no_gradient_get_none():
     x.requires_grad_()
     down(x, w, None, geometry, Kernels("lowered", "lowered", "lowered")).sum().backward()
     assert x.grad is not None and w.grad is None
+
+
+@pytest.mark.parametrize("kernels", EVERY, ids="-".join)
+def test_what_comes_out_may_be_changed_in_place(kernels):
+    geometry, x, w, y = case("dcgan 4x4")
+    x.requires_grad_(), y.requires_grad_()
+    for image in (down(x, w, None, geometry, kernels), up(y, w, None, (x.shape[2], x.shape[3]), geometry, kernels)):
+        F.leaky_relu(image, 0.2, inplace=True).sum().backward()

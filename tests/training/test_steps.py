@@ -345,3 +345,38 @@ def test_a_step_never_asks_for_a_value(name):
         state.stats.add(stats)
     with pytest.raises(RuntimeError, match="meta"):
         state.stats.means()
+
+
+# ---------------------------------------------------------------- in bfloat16
+
+
+def test_in_bfloat16_only_the_layers_compute_in_it():
+    state = make_state(execution__precision="bf16", execution__channels_last=True, network__conv_bias=True)
+    seen = {network: [] for network in ("conv", "head", "images")}
+    state.D.blocks[1][0].register_forward_hook(lambda layer, inputs, output: seen["conv"].append(output.dtype))
+    state.D.head.register_forward_hook(lambda layer, inputs, output: seen["head"].append(output.dtype))
+    state.G.register_forward_hook(lambda network, inputs, output: seen["images"].append(output.dtype))
+    stats = step(state)
+    assert set(seen["conv"]) == {torch.bfloat16} and set(seen["head"]) == set(seen["images"]) == {torch.float32}
+    assert {tensor.dtype for tensor in stats.values()} == {torch.float32}
+    assert {tensor.dtype for name, tensor in state.tensors().items() if "num_batches" not in name} == {torch.float32}
+
+
+def test_a_step_in_bfloat16_moves_the_weights_nearly_as_one_in_float32():
+    options = {"train__betas": [0.0, 0.0], "train__adam_eps": 1.0, "train__lr": 1.0}           # moves by the gradient itself
+    moved = {}
+    for precision in ("fp32", "bf16"):
+        state = make_state(execution__precision=precision, execution__channels_last=precision == "bf16", **options)
+        def weights(state=state):
+            return torch.cat([value.detach().flatten() for value in (*state.D.parameters(), *state.G.parameters())])
+        before = weights()
+        step(state)
+        moved[precision] = weights() - before
+    assert 0.9 < torch.cosine_similarity(moved["bf16"], moved["fp32"], dim=0) < 0.9999
+
+
+def test_where_a_penalty_is_computed_d_computes_in_float32():
+    state, seen = make_state(execution__precision="bf16"), []
+    state.D.blocks[1][0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    step(state, r1_gamma=1.0)
+    assert seen == [torch.float32, torch.float32, torch.bfloat16], "reals, fakes, and the fakes of G's turn"

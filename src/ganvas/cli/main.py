@@ -1,6 +1,5 @@
 """The `ganvas` command: the list of its commands, and what becomes of an error."""
 
-import os
 import sys
 import warnings
 from typing import Annotated
@@ -40,8 +39,6 @@ def _root(
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 a user's error, 2 wrong usage, 3 a --fail-if gate, 130 and 143 interrupted."""
-    # PyTorch's threads wait for each other in a busy loop; beside any other program that makes training ten times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")           # a cp1252 terminal shows ? for what it lacks

@@ -36,9 +36,12 @@ def train(
     patience: Annotated[str | None, config_option("patience")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = None,
     threads: Annotated[int | None, config_option("threads")] = None,
+    precision: Annotated[str | None, config_option("precision")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or run folder, whose options to start from")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="any other option, such as train.betas=[0.5,0.9]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="two steps in a temporary folder: does everything work?")] = False,
+    profile: Annotated[int | None, typer.Option(
+        metavar="N", help="only look where the time of N steps goes: a page and a trace in --out, or profile-<name>")] = None,
 ) -> None:
     """Train a generator on your images; the same command again goes on where it stopped."""
     from ganvas.cli.watch import train_and_show
@@ -46,9 +49,9 @@ def train(
 
     run = train_and_show(
         source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
-        dry_run=dry_run, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
+        dry_run=dry_run, profile=profile, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
         transparency=transparency, labels=labels, native=native, mirror=mirror, tile=tile, frames=frames, holdout=holdout,
         group_by=group_by, skip_bad=skip_bad, drop_duplicates=drop_duplicates, batch=batch, lr=lr, seed=seed,
-        patience=patience, device=device, threads=threads)
-    if not dry_run:
+        patience=patience, device=device, threads=threads, precision=precision)
+    if not dry_run and profile is None:
         print(f"new images:  ganvas sample {shlex.quote(str(run.path))}")

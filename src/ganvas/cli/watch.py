@@ -19,7 +19,7 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
         run = app.train(source, watch=watcher, **options)
     finally:
         watcher.progress.stop()
-    if not options.get("dry_run"):
+    if not options.get("dry_run") and options.get("profile") is None:
         folder = RunFolder(run.path)
         for what, path in (("samples", folder.latest_grid), ("real images", folder.reals_grid), ("curves", folder.curves),
                            ("progress", folder.gif), ("video", folder.mp4), ("data sheet", folder.data_page),
@@ -29,6 +29,7 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
         if read_best(folder) is not None:
             watcher.tell(f"{'best:':<12} {which_of(folder, run.nimg)}")
     if run.end in EXIT_CODES:
-        watcher.tell(f"stopped by {run.end} at {seen(run.nimg)}; the same command goes on from there")
+        where = "; the same command goes on from there" if options.get("profile") is None else ", and nothing is kept"
+        watcher.tell(f"stopped by {run.end} at {seen(run.nimg)}{where}")
         sys.exit(EXIT_CODES[run.end])
     return run

@@ -44,6 +44,7 @@ from ganvas.data.packing import (
 from ganvas.data.source_base import Labels, Pixels, Source, stamp_of
 from ganvas.errors import DataError
 from ganvas.files import sync_folder
+from ganvas.machine import usable_processors
 
 _CHECKED_BYTES = 2**30                 # pixels up to this size are hashed when a pack is opened: about a second
 _COPIES = 5                            # torn ones of a pack on a node's disk that are made again before it is given up
@@ -254,7 +255,7 @@ def build_pack(source: Source, layout: Layout, *, cache_dir: Path | None = None,
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
         with partial_folder(path) as partial:
-            write_pack(partial, source, layout, skip_bad, workers or os.cpu_count() or 1, progress)
+            write_pack(partial, source, layout, skip_bad, workers or usable_processors(), progress)
             pack = _publish(partial, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import rel_entr
 
 from ganvas.errors import DataError
 from ganvas.metrics.diversity import MOST_IMAGES as MOST_SIMILAR
@@ -208,6 +207,8 @@ def mode_kl_floor(labels: Indices, answers: Indices, counts: Indices, n: int, se
 
     The floor of `mode_coverage` takes the reference for exact. That of few reals is not, so here it is drawn anew each time.
     """
+    from scipy.special import rel_entr
+
     shares, by_label = answered_shares(labels, answers, counts), counts / counts.sum()
     rng, kls = np.random.Generator(np.random.Philox(seed)), []
     for _ in range(FLOOR_DRAWS):

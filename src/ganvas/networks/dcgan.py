@@ -8,8 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganvas.errors import ConfigError
-from ganvas.networks.layers import Conv2d, ConvTranspose2d, SameCropConvTranspose2d, SamePadConv2d, full
+from ganvas.networks.layers import Block, Conv2d, ConvTranspose2d, SameCropConvTranspose2d, SamePadConv2d
 from ganvas.networks.shapes import Stages, stages, widths
+from ganvas.ops.precision import full
 
 Padding = Literal["symmetric", "keras_same"]
 Norm2d = Callable[[int], nn.Module]
@@ -63,7 +64,7 @@ class Generator(nn.Module):
         self.stem_act = activation(stem_slope)
         self.blocks = nn.ModuleList()
         for in_maps, out_maps in zip([first, *others], others, strict=False):
-            self.blocks.append(nn.Sequential(
+            self.blocks.append(Block(
                 doubling_conv(in_maps, out_maps, kernel, padding, conv_bias), norm(out_maps), activation(slope)))
         self.to_image = doubling_conv(others[-1] if others else first, image_channels, kernel, padding, conv_bias)
 
@@ -102,7 +103,7 @@ class Discriminator(nn.Module):
             conv = halving_conv(in_maps, out_maps, kernel, padding, conv_bias)
             tail = [norm(out_maps)] if i > 0 or norm_first else []
             tail.insert(0 if norm_last else len(tail), activation(slope))
-            self.blocks.append(nn.Sequential(conv, *tail))
+            self.blocks.append(Block(conv, *tail))
         if head == "conv":
             self.head: nn.Module = Conv2d(maps[-1], 1, (base_height, base_width), bias=conv_bias)
         else:

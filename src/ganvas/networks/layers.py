@@ -1,11 +1,12 @@
 """The convolutions of our networks: torch's layers, whose kernels may be chosen, and their precision under autocast."""
 
-from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganvas.ops.convolution import Geometry, Kernels, Pair, down, up
+from ganvas.ops.precision import lower, lowers
 
 NATIVE = Kernels()
 
@@ -15,11 +16,12 @@ class Conv2d(nn.Conv2d):
 
     kernels: Kernels = NATIVE              # set by whoever has measured which are fastest here
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, K, h, w); under autocast in its precision."""
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
+        """(N, C, H, W) to (N, K, h, w); under autocast in its precision. biased: add the bias, where there is one."""
+        bias = self.bias if biased else None
         if self.kernels == NATIVE:
-            return super().forward(x)
-        return down(lower(x), lower(self.weight), _lower(self.bias), self.geometry, self.kernels)
+            return self._conv_forward(x, self.weight, bias)            # type: ignore[no-any-return]
+        return down(lower(x), lower(self.weight), _lower(bias), self.geometry, self.kernels)
 
     @property
     def geometry(self) -> Geometry:
@@ -36,12 +38,15 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     kernels: Kernels = NATIVE
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, K, h, w) to (N, C, H, W); under autocast in its precision."""
-        if self.kernels == NATIVE or output_size is not None:
-            return super().forward(x, output_size)
+    def forward(self, x: Tensor, output_size: list[int] | None = None, biased: bool = True) -> Tensor:
+        """(N, K, h, w) to (N, C, H, W); under autocast in its precision. biased: add the bias, where there is one."""
+        assert output_size is None, "ours always have one size"
+        bias = self.bias if biased else None
+        if self.kernels == NATIVE:
+            assert not isinstance(self.padding, str), "a number of pixels"
+            return F.conv_transpose2d(x, self.weight, bias, self.stride, self.padding, self.output_padding)
         big, _ = self.sides(x)
-        return up(lower(x), lower(self.weight), _lower(self.bias), big, self.geometry, self.kernels)
+        return up(lower(x), lower(self.weight), _lower(bias), big, self.geometry, self.kernels)
 
     @property
     def geometry(self) -> Geometry:
@@ -59,10 +64,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 class SamePadConv2d(Conv2d):
     """5x5 stride-2 convolution padded as Keras 'same' pads an even size: 1 row and column before, 2 after."""
 
-    def forward(self, x: Tensor) -> Tensor:                             # (N, in, 2H, 2W)
-        if self.kernels == NATIVE:
-            return super().forward(nn.functional.pad(x, (1, 2, 1, 2)))  # (N, out, H, W)
-        return super().forward(x)
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:        # (N, in, 2H, 2W) to (N, out, H, W)
+        return super().forward(F.pad(x, (1, 2, 1, 2)) if self.kernels == NATIVE else x, biased)
 
     @property
     def geometry(self) -> Geometry:
@@ -72,13 +75,45 @@ class SamePadConv2d(Conv2d):
 class SameCropConvTranspose2d(ConvTranspose2d):
     """The transpose of SamePadConv2d: 1 row and column cropped before, 2 after. `padding=2` would be shifted by a pixel."""
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:    # (N, in, H, W)
-        made = super().forward(x, output_size)
-        return made[..., 1:-2, 1:-2] if self.kernels == NATIVE else made             # (N, out, 2H, 2W)
+    def forward(self, x: Tensor, output_size: list[int] | None = None, biased: bool = True) -> Tensor:
+        made = super().forward(x, output_size, biased)                                      # (N, in, H, W)
+        return made[..., 1:-2, 1:-2] if self.kernels == NATIVE else made                    # (N, out, 2H, 2W)
 
     @property
     def geometry(self) -> Geometry:
         return _geometry(self)._replace(before=(1, 1), after=(2, 2))
+
+
+class Block(nn.Sequential):
+    """A convolution and what follows it; in bfloat16 it keeps a bias out of what batch norm is about to centre.
+
+    Batch norm takes the bias away again, so its gradient is zero but for rounding. In bfloat16, though, a value next to a large
+    bias has few bits left for what varies: at the start of coursera-mnist-28 nothing of G's gradient was left.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv: Any = self[0]
+        norm = self[1]
+        if lowers(x) and isinstance(norm, nn.BatchNorm2d) and norm.training and conv.bias is not None:
+            x = _normalised(conv(x, biased=False), conv.bias.detach(), norm)
+            for layer in list(self)[2:]:
+                x = layer(x)
+        else:
+            for layer in self:
+                x = layer(x)
+        return x
+
+
+def _normalised(y: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """norm(y + bias) in train mode, computed without the bias, which only the running average sees."""
+    if norm.running_mean is None or norm.num_batches_tracked is None:
+        return F.batch_norm(y, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+    assert norm.momentum is not None, "no plain mean over the batches: that is for statistics of finished networks, in float32"
+    norm.num_batches_tracked += 1
+    mean = norm.running_mean - bias                            # a tensor of its own: backward must find it unchanged
+    normalised = F.batch_norm(y, mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps)
+    norm.running_mean.copy_(mean + bias)
+    return normalised
 
 
 def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> Geometry:
@@ -87,21 +122,5 @@ def _geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> Geometry:
     return Geometry((kernel_y, kernel_x), (stride_y, stride_x), (pad_y, pad_x), (pad_y, pad_x))
 
 
-def lower(tensor: Tensor) -> Tensor:
-    """The tensor in autocast's precision where autocast is on, as torch's own layers cast their arguments."""
-    device = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(device)) if tensor.dtype == torch.float32 and _lowers(device) else tensor
-
-
 def _lower(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else lower(tensor)
-
-
-def full(x: Tensor) -> tuple[Tensor, AbstractContextManager[object]]:
-    """x in float32 at least, and a context in which autocast is off: for what bfloat16 is too coarse for."""
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return wide, torch.autocast(x.device.type, enabled=False) if _lowers(x.device.type) else nullcontext()
-
-
-def _lowers(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)      # there is none on "meta"

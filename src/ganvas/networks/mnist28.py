@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from ganvas.networks.layers import Conv2d, ConvTranspose2d, full
+from ganvas.networks.layers import Block, Conv2d, ConvTranspose2d
+from ganvas.ops.precision import full
 
 
 class Generator(nn.Module):
@@ -11,9 +12,9 @@ class Generator(nn.Module):
     def __init__(self, image_channels: int, z_dim: int, channels: int):
         super().__init__()
         self.image_size, self.image_channels, self.z_dim, self.min_batch = (28, 28), image_channels, z_dim, 1
-        def block(in_maps: int, out_maps: int, kernel: int, stride: int) -> nn.Sequential:
+        def block(in_maps: int, out_maps: int, kernel: int, stride: int) -> Block:
             conv = ConvTranspose2d(in_maps, out_maps, kernel, stride)
-            return nn.Sequential(conv, nn.BatchNorm2d(out_maps), nn.ReLU(inplace=True))
+            return Block(conv, nn.BatchNorm2d(out_maps), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
             block(z_dim, 4 * channels, 3, 2),            # (N, 4c, 3, 3)
             block(4 * channels, 2 * channels, 4, 1),     # (N, 2c, 6, 6)
@@ -34,9 +35,9 @@ class Discriminator(nn.Module):
         super().__init__()
         self.image_size, self.image_channels = (28, 28), image_channels
         self.min_batch = 2                               # 1x1 maps: a single image has no variance
-        def block(in_maps: int, out_maps: int, kernel: int) -> nn.Sequential:
+        def block(in_maps: int, out_maps: int, kernel: int) -> Block:
             conv = Conv2d(in_maps, out_maps, kernel, 2)
-            return nn.Sequential(conv, nn.BatchNorm2d(out_maps), nn.LeakyReLU(slope, inplace=True))
+            return Block(conv, nn.BatchNorm2d(out_maps), nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(
             block(image_channels, channels, 3),          # (N, c, 13, 13)
             block(channels, 2 * channels, 5),            # (N, 2c, 5, 5)

@@ -10,11 +10,16 @@ Lowered, all three are products over one unfolding of x into patches (N h w, kh 
 Images lie in memory as channels_last, in which a patch is kh runs of kw C numbers.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.profiler import record_function
+
+PROFILED = "ganvas.convolution|"
+WAYS = {"native": "", "lowered": " by matrix products", "phases": " at stride 1"}
 
 Kernel = Literal["native", "lowered", "phases"]
 Pair = tuple[int, int]                  # (down the image, across it)
@@ -73,7 +78,8 @@ class _Down(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.rest = geometry, kernels
-        y = DOWN[kernels.down](x, w, geometry)
+        with _named("convolution", kernels.down, x.shape, w, geometry):
+            y = DOWN[kernels.down](x, w, geometry)
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
@@ -90,7 +96,8 @@ class _Up(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, w: Tensor, bias: Tensor | None, size: Pair, geometry: Geometry, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(y, w)
         ctx.rest = geometry, kernels
-        x = UP[kernels.up](y, w, (size[0], size[1]), geometry)
+        with _named("transposed convolution", kernels.up, (len(y), w.shape[1], *size), w, geometry):
+            x = UP[kernels.up](y, w, (size[0], size[1]), geometry)
         return x if bias is None else x.add_(bias[:, None, None])
 
     @staticmethod
@@ -107,7 +114,8 @@ class _Weigh(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, geometry: Geometry, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x, y)
         ctx.rest = geometry, kernels
-        return WEIGH[kernels.weigh](x, y, geometry)
+        with _named("weights' gradient", kernels.weigh, x.shape, y.transpose(0, 1), geometry):
+            return WEIGH[kernels.weigh](x, y, geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -115,6 +123,16 @@ class _Weigh(torch.autograd.Function):
         wants_x, wants_y, *_ = ctx.needs_input_grad
         return (_Up.apply(y, grad, None, x.shape[2:], geometry, kernels) if wants_x else None,
                 _Down.apply(x, grad, None, geometry, kernels) if wants_y else None, None, None)
+
+
+def _named(what: str, kernel: Kernel, big: Sequence[int], w: Tensor, geometry: Geometry) -> record_function:
+    """For a profiler: PROFILED, what is computed, and its floating point operations, with bars between. w: its K counts."""
+    (n, channels, height, width), maps = big, len(w)
+    (small_y, small_x), (kernel_y, kernel_x) = geometry.small(height, width), geometry.kernel
+    flop = 2 * n * small_y * small_x * kernel_y * kernel_x * channels * maps
+    of = f"{maps} -> {channels}" if what.startswith("transposed") else f"{channels} -> {maps}"
+    return record_function(f"{PROFILED}{what}{WAYS[kernel]}: {of} maps, kernel {kernel_y}x{kernel_x}, "
+                           f"stride {geometry.stride[0]}, {height}x{width} and {small_y}x{small_x}|{flop}")
 
 
 # ---------------------------------------------------------------- by the library's kernels
@@ -163,8 +181,9 @@ def unread_after(unread: Pair, after: Pair) -> Pair:
 
 def _down_lowered(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
     patches, (height, width) = _unfold(x, geometry)
-    y = patches @ _rows(w).T                                            # (N h w, K)
-    return y.view(len(x), height, width, len(w)).permute(0, 3, 1, 2)
+    y = _image(x, len(x), len(w), height, width)
+    torch.mm(patches, _rows(w).T, out=_pixels(y))
+    return y
 
 
 def _up_lowered(y: Tensor, w: Tensor, size: Pair, geometry: Geometry) -> Tensor:
@@ -173,8 +192,9 @@ def _up_lowered(y: Tensor, w: Tensor, size: Pair, geometry: Geometry) -> Tensor:
 
 def _weigh_lowered(x: Tensor, y: Tensor, geometry: Geometry) -> Tensor:
     patches, _ = _unfold(x, geometry)
-    w = _pixels(y).T @ patches                                          # (K, kh kw C)
-    return w.view(y.shape[1], *geometry.kernel, x.shape[1]).permute(0, 3, 1, 2)
+    w = _image(x, y.shape[1], x.shape[1], *geometry.kernel)
+    torch.mm(_pixels(y).T, patches, out=_rows(w))
+    return w
 
 
 def _up_phases(y: Tensor, w: Tensor, size: Pair, geometry: Geometry) -> Tensor:
@@ -190,6 +210,11 @@ def _up_phases(y: Tensor, w: Tensor, size: Pair, geometry: Geometry) -> Tensor:
     pixels = blocks.permute(0, 2, 3, 1).reshape(n, height, width, stride_y, stride_x, channels).transpose(2, 3)
     whole = pixels.reshape(n, height * stride_y, width * stride_x, channels)
     return _cut(whole, size, geometry)
+
+
+def _image(like: Tensor, n: int, channels: int, height: int, width: int) -> Tensor:
+    """A new (n, channels, height, width), channels_last. Not a view of anything: what follows may change it in place."""
+    return torch.empty((n, channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _pixels(y: Tensor) -> Tensor:
@@ -239,13 +264,15 @@ def _fold(patches: Tensor, y: Tensor, channels: int, size: Pair, geometry: Geome
 
 
 def _cut(whole: Tensor, size: Pair, geometry: Geometry) -> Tensor:
-    """The (N, C, H, W) of a padded image (N, at least as far as patches reach, …, C); where none reaches, zeros."""
+    """The (N, C, H, W) of a padded image (N, as far as patches reach, …, C); zeros where none reaches."""
     (top, left), (height, width) = geometry.before, size
     cut = whole[:, top: top + height, left: left + width]
-    missing_y, missing_x = height - cut.shape[1], width - cut.shape[2]
-    if missing_y or missing_x:
-        cut = F.pad(cut, (0, 0, 0, missing_x, 0, missing_y))
-    return cut.contiguous().permute(0, 3, 1, 2)
+    x = _image(whole, len(whole), whole.shape[3], height, width)
+    pixels = x.permute(0, 2, 3, 1)
+    pixels[:, : cut.shape[1], : cut.shape[2]] = cut
+    pixels[:, cut.shape[1]:] = 0
+    pixels[:, :, cut.shape[2]:] = 0
+    return x
 
 
 DOWN = {"native": _down_native, "lowered": _down_lowered}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.profiler import record_function
 
 from ganvas.config import RunConfig
 from ganvas.data.batches import Batches, Images, Schedule
@@ -20,7 +21,7 @@ from ganvas.ops.augment import augment
 from ganvas.ops.pixels import to_float
 from ganvas.rng import Purpose, latents
 from ganvas.training.ema import half_life_at, update_ema
-from ganvas.training.state import TrainState
+from ganvas.training.state import TrainState, memory_format
 from ganvas.training.steps import train_step, turns_at
 from ganvas.values import Amount
 
@@ -40,36 +41,44 @@ class Tick:
 
 def train(
     state: TrainState, config: RunConfig, images: Images, losses: LossPair,
-    should_stop: Callable[[], str | None] = lambda: None,
+    should_stop: Callable[[], str | None] = lambda: None, goal: Callable[[], int] | None = None,
 ) -> Iterator[Tick]:
     """Trains `state` up to config.length, a tick for each step; starts at state.nimg, so that resuming is the same call.
 
     images: what `read(indices)` gives is uint8 (N, C, H, W). should_stop: asked after each step; a reason ends the run.
+    goal: the images after which the run is done, asked before the first step and after each; None = config.length.
     Raises DivergedError, before anything is due, where a statistic or weight is no longer finite.
     """
     device, seed, output = torch.device(config.execution.device), config.train.seed, config.output
     schedule = make_schedule(config, len(images), state)
-    goal = nimg_of(config.length, schedule)
-    batches = Batches(images, schedule, seed).start(state.nimg)
+    goal = goal or partial(nimg_of, config.length, schedule)
+    batches, layout = Batches(images, schedule, seed).start(state.nimg), memory_format(config)
 
-    while state.nimg < goal:
+    if state.nimg >= goal():
+        return
+    while True:
         # Update the networks whose turn it is.
-        batch = next(batches)
-        reals = to_float(batch.images_u8.to(device, non_blocking=True))                  # (N, C, H, W) in [-1, 1]
-        reals = augment(reals, seed, batch.indices, config.data.rotation_degrees, config.data.mirror)
         turns = turns_at(config.plan, schedule.step_at(state.nimg))
-        z = draw_z(config, Purpose.Z, batch.indices)                                     # (N, z_dim)
-        needs_more = config.plan.g_fakes == "fresh" and turns == "DG"
-        z_fresh = draw_z(config, Purpose.Z_G, batch.indices) if needs_more else z
+        with record_function("ganvas.data"):
+            batch = next(batches)
+            images_u8 = batch.images_u8.to(device, non_blocking=True, memory_format=layout)
+            reals = to_float(images_u8)                                                  # (N, C, H, W) in [-1, 1]
+            reals = augment(reals, seed, batch.indices, config.data.rotation_degrees, config.data.mirror)
+            z = draw_z(config, Purpose.Z, batch.indices)                                 # (N, z_dim)
+            needs_more = config.plan.g_fakes == "fresh" and turns == "DG"
+            z_fresh = draw_z(config, Purpose.Z_G, batch.indices) if needs_more else z
         with _own_randomness(config, state.nimg):
-            state.stats.add(train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh))
+            stats = train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh)
+        with record_function("ganvas.stats"):
+            state.stats.add(stats)
         if state.G_ema is not None:
-            update_ema(state.G_ema, state.G, half_life_at(config.train.ema_half_life_kimg, state.nimg), len(reals))
+            with record_function("ganvas.ema"):
+                update_ema(state.G_ema, state.G, half_life_at(config.train.ema_half_life_kimg, state.nimg), len(reals))
         before, state.nimg = state.nimg, state.nimg + len(reals)
 
         # Say what is due.
         due = partial(passed, schedule, before, state.nimg)
-        end = "done" if state.nimg >= goal else should_stop()
+        end = "done" if state.nimg >= goal() else should_stop()
         log_due = due(output.log_every) or before == 0         # the first step too: how D and G begin
         grid_due = due(output.grid_every) or end in ("done", "time", "patience")
         checkpoint_due = due(output.checkpoint_every) or due(output.keep_every) or end is not None

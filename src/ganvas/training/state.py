@@ -1,6 +1,7 @@
 """Everything a run needs to go on after a restart; no random state, because draws are functions of (seed, nimg)."""
 
 import copy
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganvas.config import RunConfig
+from ganvas.ops.precision import autocast
 from ganvas.training.stats import OpenStats
 
 
@@ -20,24 +22,29 @@ class TrainState:
     G_ema: nn.Module | None                # None where averaging is off
     G_opt: torch.optim.Adam
     D_opt: torch.optim.Adam
+    precision: str = "fp32"                # in which the networks compute; weights and moments are float32 always
     nimg: int = 0                          # real images seen so far
     stats: OpenStats = field(default_factory=OpenStats)
 
     @classmethod
     def create(cls, config: RunConfig, G: nn.Module, D: nn.Module) -> "TrainState":
-        """The state at nimg 0, with `G` and `D` (not copies) moved to the run's device and set to train mode."""
-        device, train = torch.device(config.execution.device), config.train
-        G, D = G.to(device).train(), D.to(device).train()
+        """The state at nimg 0, with `G` and `D` (not copies) moved to the run's device and memory format, in train mode."""
+        device, train, layout = torch.device(config.execution.device), config.train, memory_format(config)
+        G, D = (network.to(device, memory_format=layout).train() for network in (G, D))      # type: ignore[call-overload]
         def adam(network: nn.Module) -> torch.optim.Adam:
             return torch.optim.Adam(
                 network.parameters(), train.lr, train.betas, train.adam_eps, train.weight_decay, fused=True)
         averaged = copy.deepcopy(G).requires_grad_(False) if train.ema_half_life_kimg else None
-        return cls(G, D, averaged, adam(G), adam(D))
+        return cls(G, D, averaged, adam(G), adam(D), config.execution.precision)
 
     @property
     def shown_generator(self) -> nn.Module:
         """The generator that pictures and samples come from: the averaged one where there is one."""
         return self.G_ema if self.G_ema is not None else self.G
+
+    def computing(self, exactly: bool = False) -> AbstractContextManager[object]:
+        """The context in which the networks run forward. exactly: in float32, for a penalty on the gradient of what comes out."""
+        return autocast(next(self.G.parameters()).device.type, "fp32" if exactly else self.precision)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name: `G/…`, `D/…`, `G_ema/…`, `G_opt/exp_avg/<parameter>`, …, `stats/<name>`."""
@@ -65,7 +72,8 @@ class TrainState:
                 if f"step/{name}" not in slots:        # none before the network's first turn
                     continue
                 optimizer.state[parameter] = {                  # fused Adam counts its steps where the parameter lies
-                    slot: slots[f"{slot}/{name}"].to(parameter.device, copy=True) for slot in ("step", "exp_avg", "exp_avg_sq")}
+                    "step": slots[f"step/{name}"].to(parameter.device, copy=True)} | {
+                    slot: torch.empty_like(parameter).copy_(slots[f"{slot}/{name}"]) for slot in ("exp_avg", "exp_avg_sq")}
         self.nimg = progress["nimg"]
         device = next(self.G.parameters()).device
         self.stats.counts = dict(progress["stats_counts"])
@@ -81,6 +89,11 @@ class TrainState:
 
     def _optimizers(self) -> list[tuple[str, nn.Module, torch.optim.Adam]]:
         return [("G_opt", self.G, self.G_opt), ("D_opt", self.D, self.D_opt)]
+
+
+def memory_format(config: RunConfig) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    return torch.channels_last if config.execution.channels_last else torch.contiguous_format
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

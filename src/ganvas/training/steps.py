@@ -6,11 +6,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ganvas.config import UpdatePlan
 from ganvas.losses import Loss, LossPair, r1_penalty
+from ganvas.ops.precision import widen
 from ganvas.training.state import TrainState
 
 Stats = dict[str, Tensor]
@@ -36,12 +38,12 @@ def train_step(
     reuse = turns == "DG" and plan.g_fakes == "reuse"
     stats: Stats = {}
     with torch.set_grad_enabled(turns == "G" or reuse):       # under 'reuse' one pass of G serves both turns
-        fakes = state.G(z)
+        fakes = _generate(state, z)
     if "D" in turns:
         stats |= discriminator_step(state, plan, losses.d, r1_gamma, reals, fakes.detach())
     if "G" in turns:
         if turns == "DG" and not reuse:
-            fakes = state.G(z_fresh if plan.g_fakes == "fresh" else z)
+            fakes = _generate(state, z_fresh if plan.g_fakes == "fresh" else z)
         stats |= generator_step(state, plan, losses, reals, fakes)
     return stats
 
@@ -56,7 +58,8 @@ def discriminator_step(
     stats: Stats = {}
     if plan.d_step == "joint":
         reals = reals.detach().requires_grad_(r1_gamma > 0)
-        real_logits, fake_logits = state.D(reals).flatten(), state.D(fakes).flatten()     # (N,); an own D may give (N, 1)
+        exactly = r1_gamma > 0                                              # bfloat16 differences cancel in a penalty
+        real_logits, fake_logits = _judge(state, reals, exactly), _judge(state, fakes, exactly)
         loss = objective = plan.d_scale * d_loss(real_logits, fake_logits)
         if r1_gamma:
             penalty = r1_penalty(real_logits, reals)
@@ -65,10 +68,10 @@ def discriminator_step(
         gradient = _update(state.D_opt, objective, plan, len(reals))
     else:
         nothing = reals.new_empty(0)                                        # the loss's sum over no images is 0
-        real_logits = state.D(reals).flatten()
+        real_logits = _judge(state, reals)
         real_loss = plan.d_scale * d_loss(real_logits, nothing)
         real_gradient = _update(state.D_opt, real_loss, plan, len(reals))
-        fake_logits = state.D(fakes).flatten()                              # by the D that has just learnt the reals
+        fake_logits = _judge(state, fakes)                                  # by the D that has just learnt the reals
         fake_loss = plan.d_scale * d_loss(nothing, fake_logits)
         fake_gradient = _update(state.D_opt, fake_loss, plan, len(reals))
         loss = real_loss.detach() + fake_loss.detach()
@@ -87,12 +90,26 @@ def discriminator_step(
 def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor) -> Stats:
     """One update of G through `fakes` (N, C, H, W), which carry its graph; D's weights get no gradient."""
     with _without_weight_gradients(state.D):
-        fake_logits = state.D(fakes).flatten()                              # (N,)
+        fake_logits = _judge(state, fakes)                                  # (N,)
         # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
-        real_logits = state.D(reals).flatten() if losses.g_sees_reals else fake_logits.detach()
+        real_logits = _judge(state, reals) if losses.g_sees_reals else fake_logits.detach()
         loss = losses.g(real_logits, fake_logits)
         gradient = _update(state.G_opt, loss, plan, len(reals))
     return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean(), "grad_G": gradient}
+
+
+def _generate(state: TrainState, z: Tensor) -> Tensor:
+    """G's images, (N, C, H, W) in float32 whatever it computes in."""
+    with record_function("ganvas.G"), state.computing():
+        images: Tensor = state.G(z)
+    return widen(images)
+
+
+def _judge(state: TrainState, images: Tensor, exactly: bool = False) -> Tensor:
+    """D's logits, (N,) in float32; an own D may give (N, 1). exactly: computed in float32 too."""
+    with record_function("ganvas.D"), state.computing(exactly):
+        logits: Tensor = state.D(images)
+    return widen(logits).flatten()
 
 
 def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) -> Tensor:
@@ -102,10 +119,12 @@ def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) ->
     with the batch, weight decay is not in it. It costs half a percent of a step (pytorch-faces-64, batch 16, one thread).
     """
     optimizer.zero_grad(set_to_none=True)
-    (loss / batch if plan.reduction == "mean" else loss).backward()         # type: ignore[no-untyped-call]
+    with record_function("ganvas.backward"):
+        (loss / batch if plan.reduction == "mean" else loss).backward()     # type: ignore[no-untyped-call]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradient = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    optimizer.step()
+    with record_function("ganvas.optimizer"):
+        optimizer.step()
     return gradient
 
 

@@ -1,0 +1,74 @@
+"""Whether a fast way of computing gives what plain float32 gives: one step's gradients, compared before the way is used."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganvas.config import RunConfig
+from ganvas.losses import r1_penalty
+from ganvas.ops.precision import autocast, widen
+
+CHECKED_IMAGES = 8                   # enough for batch norm over 1x1 maps
+MOST_UNLIKE = {"fp32": 0.01, "bf16": 0.5}      # share of a gradient that rounding may change: .02 to .2; a wrong kernel changes 1
+
+Networks = tuple[nn.Module, nn.Module]
+
+
+def fault(config: RunConfig, plain: Networks, fast: Networks) -> str:
+    """What is wrong with the fast way on this machine; "" where it agrees with plain float32. Takes both pairs over.
+
+    plain, fast: (G, D) as they compute plainly, and as they would train; the memory format and precision are config.execution's.
+    Looked at are the gradients of a step of D, of a step of G, and, where the run has it, of the gradient penalty (a second
+    derivative).
+    """
+    execution = config.execution
+    layout = torch.channels_last if execution.channels_last else torch.contiguous_format
+    rearranged: Any = tuple(network.to(memory_format=layout) for network in fast)
+    expected = _gradients(config, plain, "fp32")
+    for what, gradient in _gradients(config, rearranged, execution.precision).items():
+        unlike = float((gradient - expected[what]).norm() / expected[what].norm().clamp_min(1e-30))
+        if not unlike <= MOST_UNLIKE[execution.precision]:     # NaN too
+            return f"{what} differs by {unlike:.0%} from float32's on this machine ({execution.device}, {execution.precision})"
+    return ""
+
+
+def _gradients(config: RunConfig, networks: Networks, precision: str) -> dict[str, Tensor]:
+    """{what: its gradient in all parameters, one float64 vector on the CPU}, at fixed images and z."""
+    data, device = config.data, config.execution.device
+    G, D = (_lively(network).to(device).train() for network in networks)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(CHECKED_IMAGES, config.network.z_dim, generator=generator).to(device)
+    reals = torch.rand(CHECKED_IMAGES, data.channels, data.size.height, data.size.width, generator=generator).to(device) * 2 - 1
+    def logits(images: Tensor, precision: str) -> Tensor:
+        with autocast(device, precision):
+            return widen(D(images)).flatten()
+    def vector(loss: Tensor, network: nn.Module) -> Tensor:
+        weights = list(network.parameters())
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in gradients]).double().cpu()
+
+    with autocast(device, precision):
+        fakes = widen(G(z))
+    d_loss = F.softplus(-logits(reals, precision)).sum() + F.softplus(logits(fakes.detach(), precision)).sum()
+    found = {
+        "the gradient of D": vector(d_loss, D),
+        "the gradient of G": vector(F.softplus(-logits(fakes, precision)).sum(), G),
+    }
+    if config.train.r1_gamma:
+        reals.requires_grad_()
+        found["the gradient of R1"] = vector(r1_penalty(logits(reals, "fp32"), reals), D)
+    return found
+
+
+@torch.no_grad()
+def _lively(network: nn.Module) -> nn.Module:
+    """The network with weights that neither shrink nor swell what passes: the classics' small ones leave little but rounding."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        fan = parameter[0].numel() if parameter.ndim > 1 else 0
+        spread = 1.4 / fan**0.5 if fan else 0.1
+        drawn = torch.randn(parameter.shape, generator=generator) * spread + (0 if fan else 0.5)
+        parameter.copy_(drawn.to(parameter.device))
+    return network
