@@ -1,4 +1,4 @@
-"""How fast a training step is: Ganvas against the plain script of the same preset, by turns in one process."""
+"""How fast training is: Ganvas against the plain script of the same preset and against the processor's limit, by turns."""
 
 import argparse
 import importlib.util
@@ -7,162 +7,108 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import train_sides as sides
+from common import (
+    AVX2,
+    LIBGOMP_SPIN,
+    Spread,
+    add_machine_options,
+    at_least,
+    config_of,
+    described,
+    machine,
+    positive_seconds,
+    spread,
+    unbound,
+)
+from train_ceiling import Ceiling, convolutions_share, flop, step_products
+from train_sides import CLASSICS, TURNS, Ours, RandomImages, Side
 
-from ganvas import __version__
-from ganvas.config import RunConfig, make_config
+from ganvas.config import RunConfig
 from ganvas.data.batches import Batch, Batches
+from ganvas.data.split import Subset
 from ganvas.files import write_whole
-from ganvas.losses import loss_pair
-from ganvas.networks.build import build_networks
-from ganvas.ops.pixels import to_float
-from ganvas.presets import load_preset
-from ganvas.recipe import usable_threads
+from ganvas.machine import keep_freed_memory
+from ganvas.profiling import anonymous_mb
 from ganvas.training import loop
-from ganvas.training.loop import Tick
-from ganvas.training.state import TrainState
+from ganvas.training.steps import train_step
 
-PLAIN = Path(__file__).parents[1] / "examples" / "plain"
-CLASSICS = sorted(path.stem for path in PLAIN.glob("*.py"))
-
-NUM_IMAGES = 16_384            # 200 MB at 64x64 colour: more than any processor's cache, as a real pack is
-PLAIN_BATCHES = 8              # batches in float32 that the plain script takes in turn
-TURNS = 2                      # a leg is whole pairs of steps: radford-faces-64 updates G in one, D in the next
-
-Step = Callable[[], object]
-Spread = dict[str, Any]        # median, min, max, and rounds: the value of each round
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
-
-
-# ---------------------------------------------------------------- the two sides
-
-
-class RandomImages:
-    """Random bytes in memory, read by position as a pack is."""
-
-    def __init__(self, config: RunConfig):
-        """Whole batches only, so that no smaller batch at an epoch's end blurs the measurement."""
-        batches, size = -(-NUM_IMAGES // config.train.batch), config.data.size
-        shape = (batches * config.train.batch, config.data.channels, size.height, size.width)
-        self.images_u8 = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.images_u8)
-
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at these positions, copied. indices: (N,). Returns (N, C, H, W)."""
-        return self.images_u8[indices]
-
-
-def plain_step(name: str, config: RunConfig, images: RandomImages) -> Step:
-    """The plain script's train_step on the batches that it is given in turn, ready in float32."""
-    script, batch, channels = load_plain(name), config.train.batch, config.data.channels
-    torch.manual_seed(config.train.seed)
-    G, D = script.make_networks(channels)
-    optimizers = script.make_optimizers(G, D)
-    some_u8 = torch.from_numpy(images.images_u8[: PLAIN_BATCHES * batch])
-    reals = to_float(some_u8).view(-1, batch, *some_u8.shape[1:])    # (batches, N, C, H, W) in [-1, 1]
-    steps = count()
-
-    def step() -> None:
-        index = next(steps)
-        script.train_step(G, D, *optimizers, reals[index % len(reals)], script.draw_z, step=index)
-
-    return step
-
-
-def our_ticks(config: RunConfig, images: RandomImages) -> Generator[Tick, None, None]:
-    """The training loop itself, one tick for each step."""
-    state = TrainState.create(config, *build_networks(config.network, config.data, config.train.seed))
-    yield from loop.train(state, config, images, loss_pair(config.train.loss, config.plan.real_label))
-
-
-def load_plain(name: str) -> ModuleType:
-    """The script as a module; by its path, because its name holds hyphens."""
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), PLAIN / f"{name}.py")
-    assert spec is not None and spec.loader is not None, f"{PLAIN / name}.py is a Python file"
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ---------------------------------------------------------------- measuring
 
 
-def run_leg(step: Step, seconds: float) -> tuple[int, float]:
-    """Runs pairs of steps until `seconds` are over; at least one pair. Returns (steps, seconds that they took)."""
-    steps, started_at = 0, perf_counter()
-    while True:
-        for _ in range(TURNS):
-            step()
-        steps += TURNS
-        elapsed_sec = perf_counter() - started_at
-        if elapsed_sec >= seconds:
-            return steps, elapsed_sec
+def run_leg(side: Side, seconds: float) -> tuple[int, float]:
+    """Runs pairs of steps until `seconds` are over, at least one pair. Returns (real images shown, seconds that they took).
 
-
-def measure_pair(plain: Step, ours: Step, batch: int, rounds: int, seconds: float) -> dict[str, Spread]:
-    """Images a second of both sides and ours / plain, in rounds in which each side runs for about `seconds`.
-
-    A round is four legs, ABBA, so that a machine that slows down or speeds up evenly slows both sides alike. Every other
-    round is BAAB: the leg after a change of sides finds the caches cold, and ABBA has two of those for A, one for B.
+    One step before them is not counted: in it a side whose turn it is again takes its memory back, and starts its workers.
     """
-    for step in (plain, ours):                                       # warm-up: allocations, Adam's state, kernel choice
-        run_leg(step, seconds / 2)
-    plain_speeds: list[float] = []
-    our_speeds: list[float] = []
+    side.begin()
+    side.step()
+    shown, started_at = 0, perf_counter()
+    while True:
+        shown += sum(side.step() for _ in range(TURNS))
+        if (elapsed_sec := perf_counter() - started_at) >= seconds:
+            break
+    side.end()
+    return shown, elapsed_sec
+
+
+def measure_speeds(
+    compared: Mapping[str, Side], rounds: int, seconds: float, between: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
+    """Images a second of each side in each of the rounds, in which it runs for about `seconds`.
+
+    A round is each side's leg and then all of them in reverse, ABBA, so that a machine that slows down or speeds up evenly slows
+    all alike; each round begins with another side, because a leg after a change of sides finds the caches cold. In the middle
+    of each round comes `between`.
+    """
+    for side in compared.values():                                   # warm-up: allocations, Adam's state, kernel choice
+        run_leg(side, seconds / 2)
+    speeds: dict[str, list[float]] = {name: [] for name in compared}
     for index in range(rounds):
-        legs: dict[Step, list[tuple[int, float]]] = {plain: [], ours: []}
-        first, second = (plain, ours) if index % 2 == 0 else (ours, plain)
-        for step in (first, second, second, first):
-            legs[step].append(run_leg(step, seconds / 2))
-        for side, speeds in ((plain, plain_speeds), (ours, our_speeds)):
-            speeds.append(batch * sum(steps for steps, _ in legs[side]) / sum(sec for _, sec in legs[side]))
-    ratios = [mine / theirs for mine, theirs in zip(our_speeds, plain_speeds, strict=True)]
-    return {"plain_img_per_sec": spread(plain_speeds), "our_img_per_sec": spread(our_speeds), "ratio": spread(ratios)}
+        legs: dict[str, list[tuple[int, float]]] = {name: [] for name in compared}
+        first = index % len(compared)
+        order = [*list(compared)[first:], *list(compared)[:first]]
+        for name in order:
+            legs[name].append(run_leg(compared[name], seconds / 2))
+        between()
+        for name in reversed(order):
+            legs[name].append(run_leg(compared[name], seconds / 2))
+        for name, ran in legs.items():
+            speeds[name].append(sum(shown for shown, _ in ran) / sum(sec for _, sec in ran))
+    return speeds
 
 
-def measure_data_share(config: RunConfig, images: RandomImages, rounds: int, seconds: float) -> Spread:
-    """Percent of our step in which the networks wait for their inputs: next(batches), to_float, augment, drawing z."""
-    shares = []
-    with timed_data() as watch, closing(our_ticks(config, images)) as ticks:
-        step = partial(next, ticks)
-        run_leg(step, seconds / 2)
+def measure_shares(ours: Ours, rounds: int, seconds: float) -> dict[str, Spread]:
+    """Percent of our loop's time outside the two turns, and of it the part in which the networks wait for their inputs.
+
+    Inputs: next(batches), to_float, augment, drawing z. The rest: sums of statistics, averaging G, what is due. `ours` must not
+    have taken a step yet.
+    """
+    shares: dict[str, list[float]] = {"outside_share_percent": [], "data_share_percent": []}
+    with timed_loop() as (data, turns), closing(ours):
+        run_leg(ours.side, seconds / 2)
         for _ in range(rounds):
-            before_sec = watch.elapsed_sec
-            _, leg_sec = run_leg(step, seconds)
-            shares.append(100 * (watch.elapsed_sec - before_sec) / leg_sec)
-    return spread(shares)
-
-
-def measure_preset(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """All measurements of one preset, as they go into the JSON."""
-    given = {"train.batch": args.batch, "data.channels": args.channels}
-    config = make_config(
-        load_preset(name).values, {"length": "1000000000 steps", "execution.threads": args.threads},
-        {option: value for option, value in given.items() if value is not None})
-    images, batch = RandomImages(config), config.train.batch
-    # The plain scripts rotate while they read files, which is not part of their train_step: here neither side does.
-    unrotated = config.model_copy(update={"data": config.data.model_copy(update={"rotation_degrees": 0.0})})
-    with closing(our_ticks(unrotated, images)) as ticks:
-        pair = measure_pair(plain_step(name, config, images), partial(next, ticks), batch, args.rounds, args.seconds)
-    share = measure_data_share(config, images, args.rounds, args.seconds)
-    about = {"preset": name, "batch": batch, "channels": config.data.channels, "size": str(config.data.size)}
-    return about | pair | {"data_share_percent": share}
+            leg = MeasuredLeg(ours.side, (data, turns))
+            _, leg_sec = run_leg(leg.side, seconds)
+            data_sec, turns_sec = leg.spent_sec()
+            shares["outside_share_percent"].append(100 * (leg_sec - turns_sec) / leg_sec)
+            shares["data_share_percent"].append(100 * data_sec / leg_sec)
+    return {name: spread(values) for name, values in shares.items()}
 
 
 class Stopwatch:
@@ -181,116 +127,209 @@ class Stopwatch:
         return timed
 
 
+class MeasuredLeg:
+    """A side, and what stopwatches have gained since the step of a leg that is not counted."""
+
+    def __init__(self, side: Side, watches: Sequence[Stopwatch]):
+        self.watches, self.steps, self.before_sec = watches, 0, [0.0 for _ in watches]
+
+        def step() -> int:
+            if self.steps == 1:
+                self.before_sec = [watch.elapsed_sec for watch in watches]
+            self.steps += 1
+            return side.step()
+
+        self.side = Side(step, side.begin, side.end)
+
+    def spent_sec(self) -> list[float]:
+        return [watch.elapsed_sec - before for watch, before in zip(self.watches, self.before_sec, strict=True)]
+
+
 @contextmanager
-def timed_data() -> Iterator[Stopwatch]:
-    """Within it, a training loop's calls that make a step's inputs are timed; from outside, the library has no hooks."""
-    watch, start = Stopwatch(), Batches.start
+def timed_loop() -> Iterator[tuple[Stopwatch, Stopwatch]]:
+    """Within it, a training loop's calls that make a step's inputs are timed, and the two turns; the library has no hooks."""
+    data, turns, start = Stopwatch(), Stopwatch(), Batches.start
 
     def timed_start(batches: Batches, nimg: int) -> Iterator[Batch]:
-        fetch = watch.around(start(batches, nimg).__next__)
-        while True:
-            yield fetch()
+        with closing(start(batches, nimg)) as started:
+            fetch = data.around(started.__next__)
+            while True:
+                yield fetch()
 
-    inputs: dict[str, Any] = {name: watch.around(getattr(loop, name)) for name in ("to_float", "augment", "draw_z")}
-    with mock.patch.object(Batches, "start", timed_start), mock.patch.multiple(loop, **inputs):
-        yield watch
-
-
-def spread(values: list[float]) -> Spread:
-    """What is kept of a quantity that was measured in each round."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": values}
+    timed: dict[str, Any] = {name: data.around(getattr(loop, name)) for name in ("to_float", "augment", "draw_z")}
+    timed["train_step"] = turns.around(train_step)
+    with mock.patch.object(Batches, "start", timed_start), mock.patch.multiple(loop, **timed):
+        yield data, turns
 
 
-# ---------------------------------------------------------------- the machine, the table, the command line
+def ratios(ours: list[float], theirs: list[float]) -> Spread:
+    return spread([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What a measurement depends on besides the code."""
-    return {
-        "processor": processor_name(), "cores": os.cpu_count(), "usable_cores": usable_threads(), "threads": threads,
-        "system": platform.platform(), "python": platform.python_version(), "torch": torch.__version__, "ganvas": __version__,
-    }
+# ---------------------------------------------------------------- one preset at one batch
 
 
-def processor_name() -> str:
-    """The processor's model name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if platform.system() == "Darwin":
-        asked = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, encoding="utf-8", check=False)
-        if asked.stdout.strip():
-            return asked.stdout.strip()
-    return platform.processor() or platform.machine()
+def measure_preset(name: str, batch: int | None, args: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
+    """All measurements of one preset at one batch, as they go into the JSON: one result for each precision."""
+    configs = {precision: config_of(name, precision, args.threads, train__batch=batch, data__channels=args.channels)
+               for precision in args.precision}
+    config = configs[args.precision[0]]
+    images, size = RandomImages(config), config.train.batch
+    folder, pack = files_of(name, config, scratch)
+    products = step_products(config)
+    ceilings = {precision: Ceiling(products, torch.bfloat16 if precision == "bf16" else torch.float32) for precision in configs}
+
+    def measure_ceilings() -> None:
+        keep_freed_memory()
+        for ceiling in ceilings.values():
+            ceiling.measure()
+
+    with ExitStack() as stack:
+        stack.callback(pack.pack.close)
+        compared = {"plain step": sides.plain_step(name, config, images)}
+        plain = None if args.steps_only else sides.plain_loop(name, config, folder, args.workers)
+        if plain is not None:
+            compared["plain loop"] = plain
+        ours: dict[str, Ours] = {}
+        for precision, its in configs.items():
+            # The plain scripts rotate while they read files, which is not part of their train_step: here neither side does.
+            unrotated = its.model_copy(update={"data": its.data.model_copy(update={"rotation_degrees": 0.0})})
+            ours[f"step {precision}"] = Ours(unrotated, images, print)
+            if not args.steps_only:
+                ours[f"loop {precision}"] = Ours(its, pack, print)
+        for what, mine in ours.items():
+            stack.callback(mine.close)
+            compared[what] = mine.side
+        speeds = measure_speeds(compared, args.rounds, args.seconds, measure_ceilings)
+        for precision, its in configs.items():
+            mine, ceiling = ours[f"step {precision}"], ceilings[precision]
+            step_sec = size / statistics.median(speeds[f"step {precision}"])
+            convolutions_sec = convolutions_share(mine.side) * step_sec
+            yield {
+                "preset": name, "batch": size, "channels": config.data.channels, "size": str(config.data.size),
+                "precision": precision, "computed_in": mine.config.execution.precision, "kernels": mine.engine.noted(),
+                **speeds_of(speeds, precision),
+                "step_gflop": flop(products) / 1e9,
+                "our_tflop_per_sec": flop(products) / step_sec / 1e12,
+                "plain_tflop_per_sec": flop(products) * statistics.median(speeds["plain step"]) / size / 1e12,
+                "ceiling_tflop_per_sec": flop(products) / ceiling.seconds() / 1e12,
+                "ceiling_percent": 100 * ceiling.seconds() / step_sec,
+                "convolutions_share_percent": 100 * convolutions_sec / step_sec,
+                "convolutions_ceiling_percent": 100 * ceiling.seconds(convolutions_only=True) / convolutions_sec,
+                **measure_shares(Ours(its, pack), args.rounds, args.seconds),
+                "memory_mb": measure_memory(name, its, folder, pack, args) if args.memory and plain is not None else None,
+            }
 
 
-HEADER = f"{'preset':<20}{'batch':>6}{'plain img/s':>13}{'ours img/s':>12}{'ours / plain':>14}{'(min-max)':>14}{'data %':>8}"
+def speeds_of(speeds: Mapping[str, list[float]], precision: str) -> dict[str, Spread | None]:
+    """The sides' speeds and ratios, as they go into the JSON; None for a loop that was not measured."""
+    found: dict[str, Spread | None] = {}
+    for what in ("step", "loop"):
+        plain, ours = speeds.get(f"plain {what}"), speeds.get(f"{what} {precision}")
+        found |= {f"plain_{what}_img_per_sec": spread(plain) if plain else None,
+                  f"our_{what}_img_per_sec": spread(ours) if ours else None,
+                  f"{what}_ratio": ratios(ours, plain) if ours and plain else None}
+    return found
 
 
-def row(result: dict[str, Any]) -> str:
-    """One preset's line of the table."""
-    plain, ours, ratio, share = (
-        result[name] for name in ("plain_img_per_sec", "our_img_per_sec", "ratio", "data_share_percent"))
-    extremes = f"({ratio['min']:.2f}-{ratio['max']:.2f})"
-    return (f"{result['preset']:<20}{result['batch']:>6}{plain['median']:>13,.1f}{ours['median']:>12,.1f}"
-            f"{ratio['median']:>14.3f}{extremes:>14}{share['median']:>8.1f}")
+def files_of(name: str, config: RunConfig, scratch: Path) -> tuple[Path, Subset]:
+    """The folder of files that both loops read, written where it is not there, and our pack of it."""
+    folder = scratch / name
+    if not folder.exists():
+        sides.write_files(name, folder, max(sides.NUM_FILES, config.train.batch))
+    return folder, sides.packed(folder, config, scratch / "packs")
 
 
-def at_least(smallest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if (value := int(text)) < smallest:
-            raise argparse.ArgumentTypeError(f"{value} is too small: pass {smallest} or more")
-        return value
-    parse.__name__ = "whole number"                                  # argparse: "invalid whole number value: 'x'"
-    return parse
+def measure_memory(name: str, config: RunConfig, folder: Path, pack: Subset, args: argparse.Namespace) -> dict[str, float]:
+    """MB of anonymous memory that the full loops take at most, each in a process of its own."""
+    return {"plain": sides.peak_mb(sides.build_plain, name, config, folder, args.workers, threads=args.threads),
+            "ours": sides.peak_mb(sides.build_ours, config, pack.pack.path, threads=args.threads)}
 
 
-def positive_seconds(text: str) -> float:
-    if not 0 < (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a time: pass a positive number of seconds")
-    return value
+# ---------------------------------------------------------------- the table, the command line
+
+HEADER = (f"{'':<30}|{'step: img/s':^36}|{'loop: img/s':^24}|\n{'preset':<18}{'prec':>6}{'batch':>6}|{'plain':>8}{'ours':>8}"
+          f"{'ratio':>6}{'(min-max)':>14}|{'plain':>8}{'ours':>8}{'ratio':>8}|{'TFLOP/s':>8}{'% of max':>9}{'conv %':>7}"
+          f"{'outside %':>10}")
+MEMORY_HEADER = f"{'plain MB':>10}{'ours':>6}"
+
+
+def row(result: Mapping[str, Any]) -> str:
+    """One line of the table."""
+    def median(name: str, form: str) -> str:
+        return "-" if result[name] is None else format(result[name]["median"], form)
+
+    ratio, memory = result["step_ratio"], result["memory_mb"]
+    return (f"{result['preset']:<18}{result['precision']:>6}{result['batch']:>6}|{median('plain_step_img_per_sec', ',.1f'):>8}"
+            f"{median('our_step_img_per_sec', ',.1f'):>8}{ratio['median']:>6.2f}{ratio['min']:>8.2f}-{ratio['max']:<5.2f}|"
+            f"{median('plain_loop_img_per_sec', ',.1f'):>8}{median('our_loop_img_per_sec', ',.1f'):>8}"
+            f"{median('loop_ratio', '.2f'):>8}|{result['our_tflop_per_sec']:>8.3f}{result['ceiling_percent']:>9.0f}"
+            f"{result['convolutions_ceiling_percent']:>7.0f}{median('outside_share_percent', '.1f'):>10}"
+            + (f"{memory['plain']:>10,.0f}{memory['ours']:>6,.0f}" if memory else ""))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measures a training step on the CPU: Ganvas's training loop against the plain script of the same "
-        "preset (examples/plain), by turns in one process, on random images in memory. benchmarks/README.md says what the "
-        "columns mean.")
+        description="Measures training on the CPU: Ganvas against the plain script of the same preset (examples/plain) and "
+        "against the processor's matrix products, by turns in one process. benchmarks/README.md says what the columns mean.")
     parser.add_argument("--preset", nargs="+", choices=CLASSICS, default=CLASSICS, metavar="NAME",
                         help=f"presets to measure, of {', '.join(CLASSICS)} (default: all)")
-    parser.add_argument("--batch", type=at_least(2), help="images in a step (default: the preset's own)")
+    parser.add_argument("--batch", nargs="+", type=at_least(2), default=[None], metavar="N",
+                        help="images in a step (default: the preset's own)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 = grey, 3 = colour (default: the preset's own)")
-    parser.add_argument("--threads", type=at_least(1), default=usable_threads(),
-                        help="CPU threads of torch (default: all that may be used, here %(default)s)")
+    add_machine_options(parser)
+    parser.add_argument("--workers", type=at_least(0), default=2,
+                        help="processes of the plain loop's DataLoader (default: %(default)s, the scripts' own)")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="rounds; the table shows medians (default: %(default)s)")
     parser.add_argument("--seconds", type=positive_seconds, default=4.0,
-                        help="time of each side in each round, at least four steps (default: %(default)s)")
+                        help="time of each side in each round, at least six steps (default: %(default)s)")
+    parser.add_argument("--steps-only", action="store_true", help="without the full loops, in half the time")
+    parser.add_argument("--memory", action="store_true", help="also the peaks of anonymous memory of the full loops")
+    parser.add_argument("--isa", choices=("avx2",), help="computes as a processor without AVX-512 and AMX does")
+    parser.add_argument("--spin", choices=("default",),
+                        help="threads wait for each other as long as libgomp has them wait, not as short as Ganvas has them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every number, the machine and the date to FILE")
     args = parser.parse_args(argv)
     if args.json is not None and args.json.is_dir():
         parser.error(f"--json {args.json}: is a folder. Pass the name of a file in it.")
+    if args.memory and args.steps_only:
+        parser.error("--memory: is that of the full loops, which --steps-only leaves out. Pass one of the two.")
+    if args.memory and anonymous_mb() is None:
+        parser.error("--memory: anonymous memory is read from /proc/self/status, which only Linux has. Leave it out.")
+    if args.isa == "avx2" and platform.machine().lower() not in ("x86_64", "amd64"):
+        parser.error(f"--isa avx2: this processor is {platform.machine()}, not x86. Leave it out.")
     if importlib.util.find_spec("torchvision") is None:
         parser.error('the plain scripts need torchvision: pip install "ganvas[examples]"')
     return args
 
 
+def variables(args: argparse.Namespace) -> dict[str, str]:
+    """What must stand in the environment before torch is loaded."""
+    return (AVX2 if args.isa else {}) | (LIBGOMP_SPIN if args.spin else {})
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if any(os.environ.get(name) != value for name, value in variables(args).items()):
+        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
+        sys.exit(subprocess.run(command, env=os.environ | variables(args), check=False).returncode)
     torch.set_num_threads(args.threads)
     where, started = machine(args.threads), datetime.now(UTC)
-    print(f"{where['processor']}, {args.threads} of {where['cores']} cores, torch {where['torch']}; "
-          f"medians of {args.rounds} rounds of {args.seconds:g} s for each side\n\n{HEADER}", flush=True)
+    if args.isa and (why := unbound(where["instructions"])):
+        sys.exit(f"--isa avx2: does not bind here: {why}. Leave it out, or measure on a processor without AVX-512.")
+    print(f"{described(where)}\nmedians of {args.rounds} rounds of {args.seconds:g} s for each side\n\n{HEADER}"
+          f"{MEMORY_HEADER if args.memory else ''}", flush=True)
     results = []
-    for name in args.preset:
-        results.append(measure_preset(name, args))
-        print(row(results[-1]), flush=True)
+    with TemporaryDirectory(prefix="ganvas-benchmark-") as scratch:
+        for name in args.preset:
+            for batch in args.batch:
+                for result in measure_preset(name, batch, args, Path(scratch)):
+                    results.append(result)
+                    print(row(result), flush=True)
     if args.json is not None:
         report = {
-            "benchmark": "train_speed", "version": 1, "date_utc": started.isoformat(timespec="seconds"), "machine": where,
-            "rounds": args.rounds, "seconds": args.seconds, "results": results,
+            "benchmark": "train_speed", "version": 2, "date_utc": started.isoformat(timespec="seconds"), "machine": where,
+            "isa": args.isa, "rounds": args.rounds, "seconds": args.seconds, "workers": args.workers, "results": results,
         }
         write_whole(args.json, json.dumps(report, indent=2) + "\n")
         print(f"\n{args.json}")

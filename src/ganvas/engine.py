@@ -190,5 +190,6 @@ class _Memory:
 def _machine_key(execution: ExecutionConfig) -> str:
     """What measured speeds are valid for."""
     processor = machine.processor()
+    limits = [os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")]
     return " | ".join([processor.name if processor else "", torch.backends.cpu.get_cpu_capability(), torch.__version__,
-                       f"{execution.threads} threads", os.environ.get("ONEDNN_MAX_CPU_ISA", "")])
+                       f"{execution.threads} threads", *limits])

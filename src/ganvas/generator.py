@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -154,11 +155,22 @@ def _load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) ->
 # ---------------------------------------------------------------- from networks in training
 
 
-def for_sampling(network: nn.Module, config: RunConfig, averaged: bool) -> nn.Module:
-    """A copy of `network` in eval mode, with batch-norm statistics of its own where its weights are averages."""
-    sampler = copy.deepcopy(network).eval().requires_grad_(False)
-    if averaged:
-        reestimate_batch_norm(sampler, config)
+_SAMPLERS: WeakKeyDictionary[nn.Module, tuple[int, nn.Module]] = WeakKeyDictionary()     # the last one of each network
+
+
+def for_sampling(network: nn.Module, config: RunConfig, averaged: bool, nimg: int | None = None) -> nn.Module:
+    """A copy of `network` in eval mode, with batch-norm statistics of its own where its weights are averages.
+
+    nimg: the images that it has seen, where it is in training: picture, measurement and checkpoint of one moment then share a
+    copy, which nobody may change; its statistics take as long as a step or two. None = a new one.
+    """
+    made_at, sampler = _SAMPLERS.get(network, (None, None))
+    if sampler is None or nimg is None or made_at != nimg:
+        sampler = copy.deepcopy(network).eval().requires_grad_(False)
+        if averaged:
+            reestimate_batch_norm(sampler, config)
+        if nimg is not None:
+            _SAMPLERS[network] = (nimg, sampler)
     return sampler
 
 
@@ -198,7 +210,7 @@ def progress_grid(
     z = torch.from_numpy(latents(config.train.seed, Purpose.GRID, indices, net.z_dim, net.z_distribution))
     z = z.to(next(network.parameters()).device)
     if output.grid_mode == "eval":
-        images = for_sampling(network, config, averaged)(z)
+        images = for_sampling(network, config, averaged, nimg)(z)
     else:
         with unchanged(network):
             images = network.train()(z)

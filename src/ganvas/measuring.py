@@ -197,7 +197,7 @@ class Meter:
 
     def _generator(self, state: TrainState) -> ImageGenerator:
         averaged = state.G_ema is not None
-        sampler = for_sampling(state.shown_generator, self.config, averaged)
+        sampler = for_sampling(state.shown_generator, self.config, averaged, state.nimg)
         return ImageGenerator(sampler, self.config, state.nimg, averaged, self.config.execution.device)
 
     def _timed_extractor(self) -> float:

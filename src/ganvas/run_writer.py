@@ -131,7 +131,7 @@ class RunWriter:
         # Here and not in the thread: its batch-norm statistics (16 batches through G) take the cores that training uses.
         # Measured on 2 cores with pytorch-faces-64, those and four steps of 32: 5.8 to 6.2 s of processor time one after the
         # other, 6.2 to 6.6 s beside each other. Nothing is gained, and the threads that OpenMP gives a thread may decide bits.
-        sampler = for_sampling(state.shown_generator, config, averaged)
+        sampler = for_sampling(state.shown_generator, config, averaged, nimg)
         generator, about_generator = generator_file(sampler, config, nimg, averaged)
         about_state = {
             "kind": "training state", **state.progress(), "config": config.model_dump(mode="json"),
