@@ -363,3 +363,18 @@ def test_a_run_that_goes_on_keeps_what_was_chosen_from_its_images():
     assert (made.config.data.mirror, made.config.data.holdout, str(made.config.data.size)) == (True, 7, "32x32")
     asked = complete("images", sprites(), None, {}, {"execution.device": "cpu", "data.holdout": 9}, images=500, settled=kept)
     assert asked.config.data.holdout == 9
+
+
+# ---------------------------------------------------------------- long runs
+
+
+@pytest.mark.parametrize(("time_sec", "options", "expected"), [
+    (3600, {}, True), (600, {}, False), (None, {}, False), (3600, {"data__size": "64"}, False),
+    (3600, {"train__r1_gamma": 1.0}, False), (3600, {"execution__compile": False}, False)])
+def test_a_run_of_small_networks_that_is_long_enough_is_compiled(monkeypatch, time_sec, options, expected):
+    monkeypatch.setattr(recipe, "cpp_compiler", lambda: "g++")
+    given = {"execution.device": "cpu", "data.size": "32"} | {name.replace("__", "."): value for name, value in options.items()}
+    made = complete("images", look(), None, {}, given, time_sec=time_sec)
+    assert (made.config.execution.compile, "execution.compile" in made.why) == (expected, expected)
+    monkeypatch.setattr(recipe, "cpp_compiler", lambda: None)
+    assert not complete("images", look(), None, {}, given, time_sec=time_sec).config.execution.compile

@@ -18,9 +18,10 @@ from ganvas.values import Amount
 def environment(config: RunConfig, engine: Engine) -> dict[str, Any]:
     """What must be the same for a resumed run to be bit-exact."""
     execution = config.execution
+    on_cuda = execution.device.startswith("cuda")
     return {
-        "device": torch.cuda.get_device_name(execution.device) if execution.device.startswith("cuda") else execution.device,
-        "threads": execution.threads, "precision": execution.precision, "channels_last": execution.channels_last,
+        "device": torch.cuda.get_device_name(execution.device) if on_cuda else execution.device, "threads": execution.threads,
+        "precision": execution.precision, "channels_last": execution.channels_last, "compile": execution.compile,
         "kernels": engine.digest, "machine": platform.machine(), "system": platform.system(),
         "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
         "ganvas": __version__,

@@ -40,6 +40,7 @@ from ganvas.run_lock import RunLock
 from ganvas.run_writer import RunWriter
 from ganvas.session import Session, Tick, is_past_its_best
 from ganvas.training import loop
+from ganvas.training.compiling import compile_networks
 from ganvas.training.state import TrainState
 from ganvas.values import Amount
 from ganvas.watcher import Watcher, images, seen
@@ -92,7 +93,8 @@ class Job:
             self.watch.opening(done, total)
 
         self.source, self.config, self.why = resolve(
-            source, preset, config, settings, short, forced, settled, self.watch.tell, opening)
+            source, preset, config, settings, short, forced, settled, self.watch.tell, opening,
+            None if self.budget is None else self.budget.total_sec)
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":
             raise ConfigError("loss: D's function pairs reals with fakes, so plan.d_step 'real_then_fake', which shows them to D "
@@ -234,7 +236,14 @@ class Job:
         torch.set_num_threads(self.config.execution.threads)
         noted = execution.noted_engine(self.folder, self.config) if self.folder.list_checkpoints() else None
         self.config, engine = prepare_engine(self.config, *self.networks, self.watch.tell, noted)
-        return engine, TrainState.create(self.config, *self.networks)
+        state = TrainState.create(self.config, *self.networks)
+        if self.config.execution.compile:
+            self.watch.tell("compiling the networks: about a minute")
+            if fault := compile_networks(state, self.config, self.losses):
+                self.watch.tell(f"{fault}: trained without")
+                self.config = self.config.model_copy(
+                    update={"execution": self.config.execution.model_copy(update={"compile": False})})
+        return engine, state
 
     def _what_is_seen(self, pack: Subset) -> str:
         return (f"{self.source.where}: {images(len(pack))} as {self.config.data.size}, {pack.channels} channel"

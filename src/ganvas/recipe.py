@@ -20,7 +20,7 @@ from ganvas.config import (
 )
 from ganvas.data.looks import Look
 from ganvas.errors import ConfigError
-from ganvas.machine import training_threads
+from ganvas.machine import cpp_compiler, training_threads
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
 from ganvas.values import ImageSize
@@ -34,6 +34,8 @@ ENLARGED = 0.2               # share of enlarged pixel art from which on all of 
 BOTH_WAYS = 0.72             # accuracy in telling images from mirrored ones: sprites .66, faces .58; 8x8 digits .83, MNIST .94
 HOLDOUT, MOST_HELD = 0.1, 2000
 FEWEST_TO_HOLD = 20          # of fewer images none can be spared
+REPAYS_COMPILING_SEC = 1800  # of --time: a minute of warm-up is repaid after eight, and the clock may have been wrong
+MOST_COMPILED_PX = 32 * 32
 HOW_IT_COMPUTES = ("execution.precision", "execution.channels_last")
 
 
@@ -76,12 +78,12 @@ def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 
 def complete(
     source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any], *,
-    images: int = 0, settled: Mapping[str, Any] | None = None,
+    images: int = 0, settled: Mapping[str, Any] | None = None, time_sec: float | None = None,
 ) -> Recipe:
     """The config of a run on `source`. Later layers win: preset (or what suits the images), `base` (a config file), `options`.
 
-    images: how many there are. settled: the options of a run that goes on; what was chosen from its images stays.
-    Raises ConfigError that names every unknown or impossible option.
+    images: how many there are. time_sec: --time, where it is given. settled: the options of a run that goes on; what was chosen
+    from its images stays. Raises ConfigError that names every unknown or impossible option.
     """
     if preset and base.get("preset", preset) != preset:        # a whole config would silently win over every value of the preset
         raise ConfigError(f"--preset {preset}: the file or run of --config names all options already (it started from "
@@ -110,7 +112,7 @@ def complete(
     machine |= _execution(given, base, settled or {}, why)
     config = make_config(machine, layer, base, given)
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
-    config = _possible_size(config, why)
+    config = _compiles(_possible_size(config, why), time_sec, {**(settled or {}), **base, **given}, why)
     check_device(config.execution.device)
     _hints(config, look, why)
     return Recipe(config, why)
@@ -135,6 +137,17 @@ def _execution(
         if values[option] == value and reason:
             why[option] = reason
     return values
+
+
+def _compiles(config: RunConfig, time_sec: float | None, said: Mapping[str, Any], why: dict[str, str]) -> RunConfig:
+    """The config with torch.compile where a run is long enough to repay its warm-up, unless somebody has said. Only measured on
+    CPUs: a minute, for an eighth less time with networks of 28 pixels, nothing with those of 64 (docs/performance.md)."""
+    small = config.data.size.height * config.data.size.width <= MOST_COMPILED_PX
+    if ("execution.compile" in said or config.execution.device != "cpu" or (time_sec or 0) < REPAYS_COMPILING_SEC or not small
+            or config.train.r1_gamma or config.network.family == "custom" or cpp_compiler() is None):
+        return config
+    why["execution.compile"] = "compile on: a minute of warm-up makes small networks an eighth faster; a run this long repays it"
+    return config.model_copy(update={"execution": config.execution.model_copy(update={"compile": True})})
 
 
 def _match_channels(given: dict[str, Any], base: Mapping[str, Any], layer: Mapping[str, Any]) -> None:

@@ -29,13 +29,13 @@ def resolve(
     images: Images | None, preset: str | None = None, config: str | Path | None = None, settings: Mapping[str, Any] | None = None,
     short: Mapping[str, Any] | None = None, forced: Mapping[str, Any] | None = None,
     settled: Callable[[Source], Mapping[str, Any]] = lambda source: {}, tell: Callable[[str], None] = lambda text: None,
-    opening: Callable[[int, int], None] | None = None,
+    opening: Callable[[int, int], None] | None = None, time_sec: float | None = None,
 ) -> Request:
     """Opens `images` (None = what `config` says, or the built-in digits) and completes the options; tells the source's notes.
 
     short: options by short name, settings: by dotted name, forced: those that the call itself implies.
-    settled: gives the options of a run that goes on with this source. opening: hears (done, total) where opening takes long,
-    and may raise to stop. Raises ConfigError or DataError.
+    settled: gives the options of a run that goes on with this source. time_sec: --time. opening: hears (done, total) where
+    opening takes long, and may raise to stop. Raises ConfigError or DataError.
     """
     base = config_values(str(config)) if config is not None else {}
     given = options_from(short or {}, settings or {})
@@ -47,5 +47,5 @@ def resolve(
     for note in source.notes:
         tell(note)
     recipe = complete(source.where, look(source), preset, base, given | dict(forced or {}), images=len(source),
-                      settled=settled(source))
+                      settled=settled(source), time_sec=time_sec)
     return Request(source, recipe.config, recipe.why)

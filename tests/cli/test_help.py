@@ -5,6 +5,7 @@ import sys
 import pytest
 import typer.main
 
+from ganvas import __version__
 from ganvas.cli.main import app
 from ganvas.config import LENGTHS, SHORT, describe
 
@@ -73,3 +74,8 @@ def test_wrong_usage_exits_2_and_names_the_word(cli, args, named):
     assert done.code == 2
     assert named in done.err
     assert done.out == ""
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run([sys.executable, "-m", "ganvas", "--version"], capture_output=True, text=True, check=True)
+    assert __version__ in done.stdout

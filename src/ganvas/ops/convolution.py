@@ -11,6 +11,7 @@ Images lie in memory as channels_last, in which a patch is kh runs of kw C numbe
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -125,8 +126,12 @@ class _Weigh(torch.autograd.Function):
                 _Down.apply(x, grad, None, geometry, kernels) if wants_y else None, None, None)
 
 
-def _named(what: str, kernel: Kernel, big: Sequence[int], w: Tensor, geometry: Geometry) -> record_function:
+def _named(
+    what: str, kernel: Kernel, big: Sequence[int], w: Tensor, geometry: Geometry,
+) -> AbstractContextManager[object]:
     """For a profiler: PROFILED, what is computed, and its floating point operations, with bars between. w: its K counts."""
+    if torch.compiler.is_compiling():
+        return nullcontext()
     (n, channels, height, width), maps = big, len(w)
     (small_y, small_x), (kernel_y, kernel_x) = geometry.small(height, width), geometry.kernel
     flop = 2 * n * small_y * small_x * kernel_y * kernel_x * channels * maps

@@ -1,9 +1,10 @@
 """Everything a run needs to go on after a restart; no random state, because draws are functions of (seed, nimg)."""
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class TrainState:
     G_opt: torch.optim.Adam
     D_opt: torch.optim.Adam
     precision: str = "fp32"                # in which the networks compute; weights and moments are float32 always
+    compiled: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)      # "G", "D": see training/compiling.py
+    compiled_batch: int = 0                # images in a batch that they are compiled for
     nimg: int = 0                          # real images seen so far
     stats: OpenStats = field(default_factory=OpenStats)
 
@@ -41,6 +44,11 @@ class TrainState:
     def shown_generator(self) -> nn.Module:
         """The generator that pictures and samples come from: the averaged one where there is one."""
         return self.G_ema if self.G_ema is not None else self.G
+
+    def in_steps(self, which: Literal["G", "D"], batch: int) -> Callable[[Tensor], Tensor]:
+        """The network as a step of `batch` images calls it: compiled, where it is and for this batch."""
+        own: nn.Module = self.G if which == "G" else self.D
+        return self.compiled.get(which, own) if batch == self.compiled_batch else own
 
     def computing(self, exactly: bool = False) -> AbstractContextManager[object]:
         """The context in which the networks run forward. exactly: in float32, for a penalty on the gradient of what comes out."""

@@ -101,14 +101,14 @@ def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals:
 def _generate(state: TrainState, z: Tensor) -> Tensor:
     """G's images, (N, C, H, W) in float32 whatever it computes in."""
     with record_function("ganvas.G"), state.computing():
-        images: Tensor = state.G(z)
+        images = state.in_steps("G", len(z))(z)
     return widen(images)
 
 
 def _judge(state: TrainState, images: Tensor, exactly: bool = False) -> Tensor:
     """D's logits, (N,) in float32; an own D may give (N, 1). exactly: computed in float32 too."""
     with record_function("ganvas.D"), state.computing(exactly):
-        logits: Tensor = state.D(images)
+        logits = state.in_steps("D", len(images))(images)
     return widen(logits).flatten()
 
 
