@@ -15,3 +15,11 @@ os.environ.setdefault("GANVAS_TEST_DATA", str(Path(__file__).parents[2] / "share
 def own_cache(tmp_path, monkeypatch):
     """Packs of a test never meet the user's."""
     monkeypatch.setenv("GANVAS_CACHE", str(tmp_path / "ganvas-cache"))
+
+
+@pytest.fixture(autouse=True)
+def settled_kernels(monkeypatch):
+    """The clock decides nothing: two runs in a test get the same kernels, some of each kind. Processes of their own measure."""
+    from ganvas.ops.convolution import Kernels
+
+    monkeypatch.setattr("ganvas.engine.fastest", lambda shape: Kernels("native", "lowered", "lowered"))
