@@ -17,9 +17,11 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GANVAS_CACHE", str(tmp_path / "ganvas-cache"))
 
 
-@pytest.fixture(autouse=True)
-def settled_kernels(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def settled_kernels():
     """The clock decides nothing: two runs in a test get the same kernels, some of each kind. Processes of their own measure."""
     from ganvas.ops.convolution import Kernels
 
-    monkeypatch.setattr("ganvas.engine.fastest", lambda shape: Kernels("native", "lowered", "lowered"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ganvas.engine.fastest", lambda shape: Kernels("native", "lowered", "lowered"))
+        yield
