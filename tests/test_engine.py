@@ -1,5 +1,6 @@
 """What computes a run's networks: kernels measured once, written down, checked; plain float32 where the fast way is wrong."""
 
+import copy
 import json
 
 import pytest
@@ -32,6 +33,7 @@ def networks(config):
 def measured(monkeypatch):
     """Shapes that were measured; all measurements find the matrix products fastest."""
     asked = []
+    monkeypatch.setattr(engine.os, "getloadavg", lambda: (0.1, 0.1, 0.1), raising=False)
     monkeypatch.setattr(engine, "fastest", lambda shape: asked.append(shape) or LOWERED)
     return asked
 
@@ -77,6 +79,73 @@ def test_a_cache_that_is_no_cache_is_measured_anew(measured, content):
     assert json.loads((cache_root() / "engine.json").read_text())
 
 
+def test_a_kernel_that_this_version_does_not_know_is_measured_anew(measured):
+    config = config_of()
+    engine.prepare(config, *networks(config), print)
+    file = cache_root() / "engine.json"
+    file.write_text(file.read_text().replace("lowered", "winograd"))
+    measured.clear()
+    _, chosen = engine.prepare(config, *networks(config), print)
+    assert measured and set(chosen.kernels.values()) == {LOWERED}
+
+
+def test_what_a_busy_machine_measured_is_used_and_not_remembered(measured, monkeypatch):
+    monkeypatch.setattr(engine.os, "getloadavg", lambda: (8.0, 8.0, 8.0))
+    config, lines = config_of(), []
+    _, chosen = engine.prepare(config, *networks(config), lines.append)
+    assert chosen.kernels and "busy" in lines[0]
+    measured.clear()
+    engine.prepare(config, *networks(config), print)
+    assert measured
+
+
+def test_measuring_ends_after_some_seconds(measured, monkeypatch):
+    monkeypatch.setattr(engine, "MOST_SEC", 0.0)
+    config = config_of()
+    assert engine.prepare(config, *networks(config), print)[1] == engine.Engine() and not measured
+
+
+def test_two_processes_that_measure_at_once_keep_what_both_found(measured):
+    first, second = config_of(), config_of("udacity-pokemon-32")
+    here, there = (engine._Memory(config.execution) for config in (first, second))
+    here.kernels, there.kernels = {"a": LOWERED}, {"b": LOWERED}
+    here.keep(), there.keep()
+    assert set(engine._Memory(first.execution).kernels) == {"a", "b"}
+
+
+def test_own_networks_with_dropout_agree_with_themselves():
+    class D(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.Dropout(0.5), nn.Linear(32, 1))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    config = config_of(network__family="custom", execution__precision="bf16")
+    G, _ = networks(config_of())
+    own = D()
+    assert fault(config, (copy.deepcopy(G), copy.deepcopy(own)), (G, own)) == ""
+
+
+def test_an_operator_without_bfloat16_is_told_and_not_used():
+    class D(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(16, 16))
+
+        def forward(self, x):
+            product = x @ self.weight
+            if product.dtype == torch.bfloat16:
+                raise RuntimeError("some_operator not implemented for 'BFloat16'\nand more")
+            return product.sum((1, 2, 3))
+
+    config = config_of(network__family="custom", execution__precision="bf16")
+    G, _ = networks(config_of())
+    assert fault(config, (copy.deepcopy(G), D()), (G, D())) == (
+        "a step cannot be computed in bf16 (some_operator not implemented for 'BFloat16')")
+
+
 def test_a_cache_that_cannot_be_written_stops_nobody(measured, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GANVAS_CACHE", str(tmp_path / "file" / "cache"))
@@ -91,7 +160,7 @@ def test_a_run_that_goes_on_computes_as_it_did(measured):
     measured.clear()
     (cache_root() / "engine.json").unlink()
     G, D = networks(config)
-    _, second = engine.prepare(config, G, D, print, json.loads(json.dumps(first.noted())))
+    _, second = engine.prepare(config, G, D, print, engine.Engine.from_noted(json.loads(json.dumps(first.noted()))))
     assert not measured and second == first and second.digest == first.digest != engine.Engine().digest
     assert any(layer.kernels == LOWERED for layer in G.modules() if isinstance(layer, nn.ConvTranspose2d))
 
@@ -141,8 +210,12 @@ def test_a_measurement_picks_the_kernel_that_takes_the_least_time_and_the_librar
 
 @pytest.mark.parametrize(("flags", "environ", "expected"), [
     ({"avx2"}, {}, ""), ({"avx512_bf16"}, {}, "AVX-512"), ({"avx512_bf16", "amx_bf16"}, {}, "AMX"),
-    ({"amx_bf16"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, ""), ({"amx_bf16"}, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, "AMX")])
+    ({"amx_bf16"}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, ""), ({"amx_bf16"}, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, "AMX"),
+    ({"avx512_bf16"}, {"DNNL_MAX_CPU_ISA": "avx512_core"}, ""),
+    ({"avx512_bf16"}, {"DNNL_MAX_CPU_ISA": "AVX512_CORE_FP16"}, "AVX-512"),
+    ({"avx512_bf16", "amx_bf16"}, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "AVX-512")])
 def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, flags, environ, expected):
     monkeypatch.setattr(engine.machine, "processor", lambda: engine.machine.Processor("some", frozenset(flags)))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert expected in engine.bf16_by("cpu", environ) and bool(expected) == bool(engine.bf16_by("cpu", environ))
     assert engine.bf16_by("mps", environ) == ""

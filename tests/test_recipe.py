@@ -128,13 +128,29 @@ def test_bfloat16_is_chosen_where_the_machine_multiplies_it_and_the_reason_told(
     assert (own.precision, own.channels_last) == ("fp32", False), "what a user's networks do with either nobody knows"
 
 
+def going_on(**settled):
+    settled = {name.replace("__", "."): value for name, value in settled.items()}
+    return complete("images", look(), None, {}, {"execution.device": "cpu"}, settled=settled)
+
+
 def test_a_run_that_goes_on_computes_as_it_did(monkeypatch):
     monkeypatch.setattr(engine, "bf16_by", lambda device: "the abacus")
-    def going_on(**settled):
-        settled = {name.replace("__", "."): value for name, value in settled.items()}
-        return complete("images", look(), None, {}, {"execution.device": "cpu"}, settled=settled).config.execution.precision
-    assert going_on(execution__device="cpu", execution__precision="fp32") == "fp32"
-    assert going_on(execution__device="cuda", execution__precision="fp32") == "bf16", "another device, another choice"
+    assert going_on(execution__device="cpu", execution__precision="fp32").config.execution.precision == "fp32"
+    assert going_on(execution__device="cuda", execution__precision="fp32").config.execution.precision == "bf16", "another device"
+    before = going_on(execution__device="cpu").config.execution
+    assert (before.precision, before.channels_last) == ("fp32", False), "a run from before there was a choice"
+
+
+def test_bfloat16_of_another_machine_is_left_where_nothing_multiplies_it_fast_and_that_is_said():
+    gone_on, from_file = going_on(execution__device="cpu", execution__precision="bf16"), {"execution.precision": "bf16"}
+    for made in (gone_on, complete_cpu(base=from_file)):
+        assert made.config.execution.precision == "fp32" and "--precision bf16" in made.why["execution.precision"]
+    assert complete_cpu(execution__precision="bf16").config.execution.precision == "bf16", "asked for outright"
+
+
+def test_a_compiled_run_taken_as_config_gives_way_to_a_penalty():
+    made = complete_cpu(base={"execution.compile": True}, train__r1_gamma=1.0).config
+    assert (made.execution.compile, made.train.r1_gamma) == (False, 1.0)
 
 
 # ---------------------------------------------------------------- sizes that cannot be
@@ -370,7 +386,8 @@ def test_a_run_that_goes_on_keeps_what_was_chosen_from_its_images():
 
 @pytest.mark.parametrize(("time_sec", "options", "expected"), [
     (3600, {}, True), (600, {}, False), (None, {}, False), (3600, {"data__size": "64"}, False),
-    (3600, {"train__r1_gamma": 1.0}, False), (3600, {"execution__compile": False}, False)])
+    (3600, {"train__r1_gamma": 1.0}, False), (3600, {"execution__compile": False}, False),
+    (3600, {"execution__compile": "auto"}, True)])
 def test_a_run_of_small_networks_that_is_long_enough_is_compiled(monkeypatch, time_sec, options, expected):
     monkeypatch.setattr(recipe, "cpp_compiler", lambda: "g++")
     given = {"execution.device": "cpu", "data.size": "32"} | {name.replace("__", "."): value for name, value in options.items()}

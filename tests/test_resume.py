@@ -24,8 +24,11 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import ganvas
+from ganvas import engine
+from ganvas.ops.convolution import Kernels
 from ganvas.run_folder import RunFolder
 from test_resume import run_options
+engine.fastest = lambda shape: Kernels("native", "lowered", "lowered")       # as in the other process
 source, preset, out, precision = sys.argv[1:]
 for tick in ganvas.iterate(**run_options(source, preset, out, precision=precision)):
     if tick.stats and tick.step == 8:                    # a row later than the checkpoint of step 5

@@ -26,8 +26,12 @@ def fault(config: RunConfig, plain: Networks, fast: Networks) -> str:
     execution = config.execution
     layout = torch.channels_last if execution.channels_last else torch.contiguous_format
     rearranged: Any = tuple(network.to(memory_format=layout) for network in fast)
-    expected = _gradients(config, plain, "fp32")
-    for what, gradient in _gradients(config, rearranged, execution.precision).items():
+    try:
+        expected = _gradients(config, plain, "fp32")
+        found = _gradients(config, rearranged, execution.precision)
+    except (RuntimeError, NotImplementedError) as error:       # an operator of a user's own network that has no bfloat16, say
+        return f"a step cannot be computed in {execution.precision} ({str(error).splitlines()[0]})"
+    for what, gradient in found.items():
         unlike = float((gradient - expected[what]).norm() / expected[what].norm().clamp_min(1e-30))
         if not unlike <= MOST_UNLIKE[execution.precision]:     # NaN too
             return f"{what} differs by {unlike:.0%} from float32's on this machine ({execution.device}, {execution.precision})"
@@ -36,34 +40,36 @@ def fault(config: RunConfig, plain: Networks, fast: Networks) -> str:
 
 def _gradients(config: RunConfig, networks: Networks, precision: str) -> dict[str, Tensor]:
     """{what: its gradient in all parameters, one float64 vector on the CPU}, at fixed images and z."""
-    data, device = config.data, config.execution.device
-    G, D = (_lively(network).to(device).train() for network in networks)
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(CHECKED_IMAGES, config.network.z_dim, generator=generator).to(device)
-    reals = torch.rand(CHECKED_IMAGES, data.channels, data.size.height, data.size.width, generator=generator).to(device) * 2 - 1
+    data, device, own = config.data, torch.device(config.execution.device), config.network.family == "custom"
+    G, D = ((network if own else lively(network)).to(device).train() for network in networks)      # theirs may need their weights
+    n, generator = config.train.batch if own else CHECKED_IMAGES, torch.Generator().manual_seed(0)
+    z = torch.randn(n, config.network.z_dim, generator=generator).to(device)
+    reals = torch.rand(n, data.channels, data.size.height, data.size.width, generator=generator).to(device) * 2 - 1
     def logits(images: Tensor, precision: str) -> Tensor:
-        with autocast(device, precision):
+        with autocast(device.type, precision):
             return widen(D(images)).flatten()
     def vector(loss: Tensor, network: nn.Module) -> Tensor:
         weights = list(network.parameters())
         gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         return torch.cat([gradient.flatten() for gradient in gradients]).double().cpu()
 
-    with autocast(device, precision):
-        fakes = widen(G(z))
-    d_loss = F.softplus(-logits(reals, precision)).sum() + F.softplus(logits(fakes.detach(), precision)).sum()
-    found = {
-        "the gradient of D": vector(d_loss, D),
-        "the gradient of G": vector(F.softplus(-logits(fakes, precision)).sum(), G),
-    }
-    if config.train.r1_gamma:
-        reals.requires_grad_()
-        found["the gradient of R1"] = vector(r1_penalty(logits(reals, "fp32"), reals), D)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)                                   # a user's own layers may draw (dropout)
+        with autocast(device.type, precision):
+            fakes = widen(G(z))
+        d_loss = F.softplus(-logits(reals, precision)).sum() + F.softplus(logits(fakes.detach(), precision)).sum()
+        found = {
+            "the gradient of D": vector(d_loss, D),
+            "the gradient of G": vector(F.softplus(-logits(fakes, precision)).sum(), G),
+        }
+        if config.train.r1_gamma:
+            reals.requires_grad_()
+            found["the gradient of R1"] = vector(r1_penalty(logits(reals, "fp32"), reals), D)
     return found
 
 
 @torch.no_grad()
-def _lively(network: nn.Module) -> nn.Module:
+def lively(network: nn.Module) -> nn.Module:
     """The network with weights that neither shrink nor swell what passes: the classics' small ones leave little but rounding."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():

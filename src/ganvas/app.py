@@ -72,10 +72,10 @@ def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> 
     time: how long to train, such as '10min'; or one of kimg=, epochs=, steps=.
     settings: any option by its dotted name, {'train.betas': [0.5, 0.9]}; short names as keywords: size, channels, fit,
         transparency, native, labels, tile, frames, mirror, holdout, group_by, skip_bad, drop_duplicates, batch, lr, seed,
-        device, threads; "auto" where the images may decide.
+        device, threads, precision; "auto" where the images, or for precision the machine, may decide.
     generator, discriminator: own modules (or functions that make them): z (N, z_dim) -> (N, C, H, W) in [-1, 1], and
         images -> logits (N,) or (N, 1). loss: an own pair (d_loss, g_loss), each (real_logits, fake_logits) -> sum.
-    watch: hears lines and progress. dry_run: two steps in a temporary folder.
+    watch: hears lines and progress. dry_run: two steps in a temporary folder. profile: as many steps under a profiler, no run.
     Raises GanvasError (ConfigError, DataError, RunError) with a message for the user.
     """
     return Job(source, **options).run()

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -16,16 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganvas import machine
+from ganvas import __version__, machine
 from ganvas.agreement import fault
 from ganvas.config import ExecutionConfig, RunConfig
 from ganvas.data.cache import cache_root
 from ganvas.files import write_whole
 from ganvas.networks.layers import Conv2d, ConvTranspose2d
-from ganvas.ops.convolution import Kernels
+from ganvas.ops.convolution import DOWN, UP, WEIGH, Kernels
 from ganvas.ops.tuning import Shape, fastest
 
 NATIVE = Kernels()
+MOST_SEC = 4.0                 # for measuring kernels
+MOST_LOAD = 0.75               # processes that want to run, for each thread; above, others compute too
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+DECISIVE = frozenset({"amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx512_vnni", "avx2", "fma", "asimd", "bf16"})
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,12 @@ class Engine:
 
     @classmethod
     def from_noted(cls, noted: Mapping[str, Any]) -> "Engine":
-        """What `noted` gave."""
-        return cls({name: Kernels(*kernels) for name, kernels in noted.items()})
+        """What `noted` gave. Raises ValueError or TypeError for anything else."""
+        found = {name: Kernels(*kernels) for name, kernels in noted.items()}
+        for kernels in found.values():
+            if kernels.down not in DOWN or kernels.up not in UP or kernels.weigh not in WEIGH:
+                raise ValueError(f"{kernels}: not all of them are known here")
+        return cls(found)
 
     @property
     def digest(self) -> str:
@@ -57,15 +66,15 @@ class Engine:
 
 
 def prepare(
-    config: RunConfig, G: nn.Module, D: nn.Module, tell: Callable[[str], None], noted: Mapping[str, Any] | None = None,
+    config: RunConfig, G: nn.Module, D: nn.Module, tell: Callable[[str], None], noted: Engine | None = None,
 ) -> tuple[RunConfig, Engine]:
     """The engine of a run, applied to its networks (on the CPU, before training), and the config as it then holds.
 
-    noted: what an earlier session of the run wrote down; it is taken as it is.
+    noted: what an earlier session of the run used on a machine like this; it is taken as it is.
     Where the fast way disagrees with plain float32 by more than rounding, it is said, and everything is computed plainly.
     """
     if noted is not None:
-        engine = Engine.from_noted(noted)
+        engine = noted
     elif config.execution.device != "cpu" or config.network.family == "custom":
         engine = Engine()
     else:
@@ -82,40 +91,64 @@ def prepare(
 
 def suited(device: str, family: str) -> dict[str, tuple[Any, str]]:
     """{option of `execution`: (value, why)} for a device and a family of networks, where nobody asked for anything else."""
-    has_bf16 = bool(bf16_by(device)) and family != "custom"
-    why = f"precision bf16: {bf16_by(device)} multiplies it faster; weights stay in float32. --precision fp32 computes as the " \
-          "tutorials do" if has_bf16 else ""
-    # MPS: batch norm's backward on channels_last has been wrong there. A user's own networks may `view`.
-    channels_last = not device.startswith("mps") and family != "custom"
-    return {"execution.precision": ("bf16" if has_bf16 else "fp32", why), "execution.channels_last": (channels_last, "")}
+    by = bf16_by(device)
+    has_bf16 = bool(by) and family != "custom"
+    why = f"precision bf16: {by} multiplies it faster; weights stay in float32. --precision fp32 computes as the tutorials do"
+    return {"execution.precision": ("bf16" if has_bf16 else "fp32", why if has_bf16 else ""),
+            "execution.channels_last": (likes_channels_last(device) and family != "custom", "")}
+
+
+def likes_channels_last(device: str) -> bool:
+    """Not MPS, where batch norm's backward on it has been wrong. (Nor a user's own networks, which may `view`.)"""
+    return not device.startswith("mps")
 
 
 def bf16_by(device: str, environ: Mapping[str, str] = os.environ) -> str:
     """What of this device multiplies bfloat16 faster than float32: a phrase, or "" where nothing does."""
     if device.startswith("cuda"):
-        return "the card" if torch.cuda.is_bf16_supported(including_emulation=False) else ""
-    limit = environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()     # by it users keep oneDNN from using what is there
-    allowed = limit == "DEFAULT" or "BF16" in limit or "AMX" in limit
-    if device != "cpu" or not allowed or not torch.backends.mkldnn.is_available():      # type: ignore[no-untyped-call]
+        with torch.cuda.device(device):
+            return "the card" if torch.cuda.is_bf16_supported(including_emulation=False) else ""
+    # By one of these users keep oneDNN from using what is there; older than bfloat16 are:
+    limit = (environ.get("ONEDNN_MAX_CPU_ISA") or environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT").upper()
+    older = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+    if device != "cpu" or limit in older or not torch.backends.mkldnn.is_available():      # type: ignore[no-untyped-call]
         return ""
     found = machine.processor()
-    named = {"amx_bf16": "the processor's AMX", "avx512_bf16": "the processor's AVX-512"}
-    return next((text for flag, text in named.items() if found is not None and flag in found.flags), "")
+    flags = found.flags if found is not None else frozenset()
+    if "amx_bf16" in flags and (limit == "DEFAULT" or "AMX" in limit):
+        return "the processor's AMX"
+    return "the processor's AVX-512" if "avx512_bf16" in flags else ""
+
+
+def processor_kind() -> str:
+    """What of the processor decides bits and speed: its name, what PyTorch uses of it, and by which variables that is limited."""
+    found = machine.processor()
+    name, flags = (found.name, found.flags) if found is not None else (platform.processor(), frozenset())
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return ", ".join([name, torch.backends.cpu.get_cpu_capability(), *sorted(flags & DECISIVE), *limits])
 
 
 # ---------------------------------------------------------------- the kernels, and what is remembered of them
 
 
 def _measured(config: RunConfig, G: nn.Module, D: nn.Module, tell: Callable[[str], None]) -> Engine:
-    """The fastest kernels: known from before on this very machine, or measured now."""
+    """The fastest kernels: known from before on this very machine, or measured now.
+
+    What takes too long, on a busy machine, computes natively this time; what was measured on one is not remembered.
+    """
     shapes, memory, started_at = _shapes(config, G, D), _Memory(config.execution), time.monotonic()
-    new = {str(shape): shape for shape in shapes.values() if str(shape) not in memory.kernels}
-    memory.kernels |= {name: fastest(shape) for name, shape in new.items()}
-    if new:
-        memory.keep()
-        if (took_sec := time.monotonic() - started_at) > 1:
-            tell(f"convolutions: the fastest of their kernels measured in {took_sec:.1f} s, kept for next time")
-    chosen = {name: memory.kernels[str(shape)] for name, shape in shapes.items()}
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > MOST_LOAD * config.execution.threads
+    found = dict(memory.kernels)
+    for name, shape in {str(shape): shape for shape in shapes.values() if str(shape) not in found}.items():
+        if time.monotonic() - started_at < MOST_SEC:
+            found[name] = fastest(shape)
+    if found != memory.kernels:
+        tell(f"convolutions: the fastest of their kernels measured in {time.monotonic() - started_at:.1f} s"
+             + (", on a busy machine: to be measured again in the next run" if busy else ", kept for next time"))
+        if not busy:
+            memory.kernels = found
+            memory.keep()
+    chosen = {name: found.get(str(shape), NATIVE) for name, shape in shapes.items()}
     return Engine({name: kernels for name, kernels in chosen.items() if kernels != NATIVE})
 
 
@@ -133,7 +166,7 @@ def _checked(config: RunConfig, engine: Engine, G: nn.Module, D: nn.Module) -> s
     plain: Any = copy.deepcopy((G, D))
     Engine().apply(*plain)
     if not (found := fault(config, plain, copy.deepcopy((G, D)))):
-        memory.agreed.append(way)
+        memory.agreed.add(way)
         memory.keep()
     return found
 
@@ -169,27 +202,34 @@ class _Memory:
     def __init__(self, execution: ExecutionConfig):
         self.path, self.key = cache_root() / "engine.json", _machine_key(execution)
         self.kernels: dict[str, Kernels] = {}                  # by shape
-        self.agreed: list[str] = []                            # what was checked and found in order
-        try:
-            mine = json.loads(self.path.read_text(encoding="utf-8"))[self.key]
-            self.kernels = {str(shape): Kernels(*kernels) for shape, kernels in mine["kernels"].items()}
-            self.agreed = [str(checked) for checked in mine["agreed"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):      # not there, or no such file
-            pass
+        self.agreed: set[str] = set()                          # what was checked and found in order
+        self._take_over(self._read())
 
     def keep(self) -> None:
-        mine = {"kernels": {shape: list(kernels) for shape, kernels in self.kernels.items()}, "agreed": self.agreed}
+        """Writes it all, with what others have written meanwhile."""
+        everything = self._read()
+        self._take_over(everything)
+        mine = {"kernels": {shape: list(kernels) for shape, kernels in self.kernels.items()}, "agreed": sorted(self.agreed)}
         with suppress(OSError):
-            try:
-                others = dict(json.loads(self.path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError):
-                others = {}
-            write_whole(self.path, json.dumps(others | {self.key: mine}, indent=1))
+            write_whole(self.path, json.dumps(everything | {self.key: mine}, indent=1))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):               # not there, or no such file
+            return {}
+
+    def _take_over(self, everything: dict[str, Any]) -> None:
+        """What `everything` holds for this machine, as far as it is what this Ganvas writes; what is here already stays."""
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
+            known = {str(shape): Engine.from_noted({"": kernels}).kernels[""]
+                     for shape, kernels in everything[self.key]["kernels"].items()}
+            self.agreed |= set(map(str, everything[self.key]["agreed"]))
+            self.kernels = known | self.kernels
 
 
 def _machine_key(execution: ExecutionConfig) -> str:
-    """What measured speeds are valid for."""
-    processor = machine.processor()
-    limits = [os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")]
-    return " | ".join([processor.name if processor else "", torch.backends.cpu.get_cpu_capability(), torch.__version__,
-                       f"{execution.threads} threads", *limits])
+    """What measured speeds and checks are valid for."""
+    card = torch.cuda.get_device_name(execution.device) if execution.device.startswith("cuda") else execution.device
+    versions = f"torch {torch.__version__}", f"ganvas {__version__}"
+    return " | ".join([processor_kind(), card, *versions, f"{execution.threads} threads"])

@@ -9,7 +9,7 @@ import torch
 
 from ganvas import __version__
 from ganvas.config import RunConfig
-from ganvas.engine import Engine
+from ganvas.engine import Engine, processor_kind
 from ganvas.files import write_whole
 from ganvas.run_folder import RunFolder
 from ganvas.values import Amount
@@ -23,7 +23,7 @@ def environment(config: RunConfig, engine: Engine) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(execution.device) if on_cuda else execution.device, "threads": execution.threads,
         "precision": execution.precision, "channels_last": execution.channels_last, "compile": execution.compile,
         "kernels": engine.digest, "machine": platform.machine(), "system": platform.system(),
-        "processor": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__, "numpy": np.__version__,
+        "processor": processor_kind(), "torch": torch.__version__, "numpy": np.__version__,
         "ganvas": __version__,
     }
 
@@ -52,12 +52,16 @@ def noted(folder: RunFolder, name: str) -> Any:
     return _read(folder).get(name)
 
 
-def noted_engine(folder: RunFolder, config: RunConfig) -> dict[str, Any] | None:
-    """The kernels that the run has used so far, where it goes on as it was: what Engine.from_noted reads."""
+def noted_engine(folder: RunFolder, config: RunConfig) -> Engine | None:
+    """The kernels that the run has used so far, where it goes on as it was; None where that is not known."""
     content, here = _read(folder), environment(config, Engine())
     made_in = content.get("environment", {})
-    same = all(made_in.get(name) == value for name, value in here.items() if name not in ("kernels", "ganvas", "numpy"))
-    return content.get("kernels") if same else None
+    if any(made_in.get(name) != value for name, value in here.items() if name not in ("kernels", "compile", "ganvas", "numpy")):
+        return None
+    try:
+        return Engine.from_noted(content["kernels"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def why_inexact(before: dict[str, Any] | None, config: RunConfig, engine: Engine) -> str:

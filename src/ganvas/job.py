@@ -213,6 +213,8 @@ class Job:
         if state.nimg >= goal or is_past_its_best(self.folder, self.config, state.nimg, schedule):
             yield self._done_already(state, schedule)
             return
+        if self.config.execution.compile:
+            self._compile(state)
         if state.nimg:
             self._go_on(dataset, state, execution.why_inexact(made_in, self.config, engine))
         self._warn_of_few(goal // self.config.train.batch)
@@ -237,13 +239,15 @@ class Job:
         noted = execution.noted_engine(self.folder, self.config) if self.folder.list_checkpoints() else None
         self.config, engine = prepare_engine(self.config, *self.networks, self.watch.tell, noted)
         state = TrainState.create(self.config, *self.networks)
-        if self.config.execution.compile:
-            self.watch.tell("compiling the networks: about a minute")
-            if fault := compile_networks(state, self.config, self.losses):
-                self.watch.tell(f"{fault}: trained without")
-                self.config = self.config.model_copy(
-                    update={"execution": self.config.execution.model_copy(update={"compile": False})})
         return engine, state
+
+    def _compile(self, state: TrainState) -> None:
+        """Compiles the networks, or says why not."""
+        self.watch.tell("compiling the networks: about a minute")
+        if fault := compile_networks(state, self.config, self.losses):
+            self.watch.tell(f"{fault}: trained without")
+            self.config = self.config.model_copy(
+                update={"execution": self.config.execution.model_copy(update={"compile": False})})
 
     def _what_is_seen(self, pack: Subset) -> str:
         return (f"{self.source.where}: {images(len(pack))} as {self.config.data.size}, {pack.channels} channel"

@@ -110,9 +110,12 @@ def complete(
         given["execution.device"] = best_device()
     _match_channels(given, base, layer)
     machine |= _execution(given, base, settled or {}, why)
+    wish = (settled or {}).get("execution.compile", base.pop("execution.compile", None))
+    if given.get("execution.compile") == "auto":
+        del given["execution.compile"]
     config = make_config(machine, layer, base, given)
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
-    config = _compiles(_possible_size(config, why), time_sec, {**(settled or {}), **base, **given}, why)
+    config = _compiles(_possible_size(config, why), time_sec, given, wish, why)
     check_device(config.execution.device)
     _hints(config, look, why)
     return Recipe(config, why)
@@ -121,33 +124,53 @@ def complete(
 def _execution(
     given: dict[str, Any], base: dict[str, Any], settled: Mapping[str, Any], why: dict[str, str],
 ) -> dict[str, Any]:
-    """How the device computes, where it is not asked for: as the run that goes on did, else what suits device and networks."""
-    wanted = [option for option in HOW_IT_COMPUTES if given.get(option, base.get(option, "auto")) == "auto"]
+    """How the device computes, where it is not asked for: as the run that goes on did, else what suits device and networks.
+
+    What a file or another run says holds on a machine that is made for it; elsewhere it is left, and said. What was asked for
+    outright holds always.
+    """
+    wanted = [option for option in HOW_IT_COMPUTES if given.get(option, "auto") == "auto"]
     if not wanted:
         return {}
-    from ganvas.engine import suited  # torch is first needed here
+    from ganvas.engine import bf16_by, likes_channels_last, suited  # torch is first needed here
 
     device = str(given.get("execution.device", base.get("execution.device", "cpu")))
     found = suited(device, str(given.get("network.family", base.get("network.family", ""))))
+    can = {"execution.precision": bool(bf16_by(device)), "execution.channels_last": likes_channels_last(device)}
     values: dict[str, Any] = {}
     for option in wanted:
-        given.pop(option, None), base.pop(option, None)
+        given.pop(option, None)
         value, reason = found[option]
-        values[option] = settled.get(option, value) if settled.get("execution.device") == device else value
-        if values[option] == value and reason:
+        if settled.get("execution.device") == device:          # a run from before there was a choice computed plainly
+            wish = settled.get(option, {"execution.precision": "fp32", "execution.channels_last": False}[option])
+        else:
+            wish = base.get(option, "auto")
+        base.pop(option, None)
+        plain = wish in ("fp32", False)
+        values[option] = value if wish == "auto" else wish if plain or can[option] else value
+        if wish == "bf16" and values[option] != wish:
+            why[option] = ("precision fp32: nothing here multiplies bf16 fast, as that run or file has it; --precision bf16 "
+                           "takes it all the same, and may be many times slower")
+        elif wish == "auto" and reason:
             why[option] = reason
     return values
 
 
-def _compiles(config: RunConfig, time_sec: float | None, said: Mapping[str, Any], why: dict[str, str]) -> RunConfig:
-    """The config with torch.compile where a run is long enough to repay its warm-up, unless somebody has said. Only measured on
-    CPUs: a minute, for an eighth less time with networks of 28 pixels, nothing with those of 64 (docs/performance.md)."""
-    small = config.data.size.height * config.data.size.width <= MOST_COMPILED_PX
-    if ("execution.compile" in said or config.execution.device != "cpu" or (time_sec or 0) < REPAYS_COMPILING_SEC or not small
-            or config.train.r1_gamma or config.network.family == "custom" or cpp_compiler() is None):
+def _compiles(
+    config: RunConfig, time_sec: float | None, given: Mapping[str, Any], wish: Any, why: dict[str, str],
+) -> RunConfig:
+    """The config with torch.compile, where a run is long enough to repay its warm-up, or the run that goes on or a file says so.
+
+    wish: what those say. Only measured on CPUs: a minute, for an eighth less time with networks of 28 pixels, none with 64.
+    """
+    possible = not config.train.r1_gamma and config.network.family != "custom" and config.execution.device == "cpu"
+    if "execution.compile" in given or not possible or cpp_compiler() is None:
         return config
-    why["execution.compile"] = "compile on: a minute of warm-up makes small networks an eighth faster; a run this long repays it"
-    return config.model_copy(update={"execution": config.execution.model_copy(update={"compile": True})})
+    small = config.data.size.height * config.data.size.width <= MOST_COMPILED_PX
+    chosen = bool(wish) if wish is not None else small and (time_sec or 0) >= REPAYS_COMPILING_SEC
+    if chosen and wish is None:
+        why["execution.compile"] = "compile on: a minute of warm-up makes small networks an eighth faster, and is repaid"
+    return config.model_copy(update={"execution": config.execution.model_copy(update={"compile": chosen})})
 
 
 def _match_channels(given: dict[str, Any], base: Mapping[str, Any], layer: Mapping[str, Any]) -> None:

@@ -36,6 +36,14 @@ def test_whole_batches_go_through_the_compiled_networks_and_others_do_not(tiny):
     torch.testing.assert_close(state.in_steps("G", 4)(z), state.G(z), check_stride=False)
 
 
+def test_networks_whose_own_weights_leave_little_but_rounding_are_judged_by_others(tiny):
+    state, _ = tiny
+    with torch.no_grad():
+        for parameter in (*state.G.parameters(), *state.D.parameters()):
+            parameter.mul_(1e-4)
+    assert compiled(tiny) == ""
+
+
 def test_a_compiler_that_is_not_there_is_told_and_done_without(tiny, monkeypatch):
     def fails(*args, **options):
         raise RuntimeError("no C++ compiler\nand forty lines of why")

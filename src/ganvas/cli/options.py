@@ -9,7 +9,8 @@ from ganvas.config import FROM_IMAGES, SHORT, describe
 
 def config_option(name: str) -> Any:
     """The flag of a config option by its short name, `--batch` for train.batch."""
-    auto = "; auto = what suits the images" if SHORT[name] in FROM_IMAGES else ""
+    auto = "; auto = what suits the images" if SHORT[name] in FROM_IMAGES else (
+        "; auto = what this machine is made for" if name == "precision" else "")
     return typer.Option(f"--{name.replace('_', '-')}", help=describe(SHORT[name]) + auto + _written(SHORT[name]))
 
 
