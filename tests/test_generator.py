@@ -15,6 +15,7 @@ from ganvas.generator import (
     BATCH_NORM_BATCHES,
     CHUNK,
     ImageGenerator,
+    Sampler,
     for_sampling,
     generator_file,
     load,
@@ -105,6 +106,57 @@ def test_the_network_keeps_the_weights_it_was_given(name):
     after = generator.network.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) and tensor.is_contiguous() for key, tensor in after.items())
+
+
+def set_to_zero(network):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+
+
+def load_zeros(network):
+    network.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}, assign=True)
+
+
+def replace_a_layers_weight(network):
+    network.to_image.weight = nn.Parameter(torch.zeros_like(network.to_image.weight))
+
+
+def point_elsewhere(network):
+    network.to_image.weight.data = torch.zeros_like(network.to_image.weight)
+
+
+def change_a_statistic(network):
+    network.stem_norm.running_mean.fill_(3)
+
+
+@pytest.mark.parametrize("change", [set_to_zero, load_zeros, replace_a_layers_weight, point_elsewhere, change_a_statistic])
+@pytest.mark.parametrize("sampled_before", [True, False])
+def test_pictures_are_those_of_the_network_as_it_is_now(change, sampled_before):
+    generator = sampler(config_for())
+    z = torch.from_numpy(generator.z(4))
+    before = generator(z) if sampled_before else None
+    change(generator.network)
+    assert_close(generator(z), generator.network(z).detach(), rtol=0, atol=1e-5)
+    assert before is None or not torch.equal(generator(z), before)
+
+
+def test_a_network_is_folded_once_as_long_as_it_stays_the_same(monkeypatch):
+    folded, fold = [], generator_module.folded
+    monkeypatch.setattr(generator_module, "folded", lambda *given: folded.append(1) or fold(*given))
+    generator = sampler(config_for())
+    assert folded == []                                        # whoever never samples need not wait
+    for _ in range(3):
+        generator.sample(2)
+    assert folded == [1]
+
+
+@torch.inference_mode()
+def test_a_network_made_in_inference_mode_is_sampled_and_may_change():
+    generator = sampler(config_for())
+    before = generator.sample(2)
+    set_to_zero(generator.network)
+    assert not np.array_equal(generator.sample(2), before)
 
 
 class OwnGenerator(nn.Module):
@@ -273,6 +325,20 @@ def test_only_an_averaged_generator_is_reestimated_and_always_in_a_copy(monkeypa
     assert (averaged.training, plain.training, G.training) == (False, False, True)
 
 
+def test_a_samplers_copy_is_that_of_its_moment_and_shared_by_all_who_ask_for_it():
+    config = config_for()
+    G, _ = build_networks(config.network, config.data, seed=0)
+    sampler, other_runs = Sampler(G, config, averaged=True), Sampler(G, config, averaged=True)
+    first = sampler.at(8)
+    for_sampling_now = for_sampling(G, config, averaged=True).state_dict()
+    assert all(torch.equal(tensor, for_sampling_now[name]) for name, tensor in first.state_dict().items())
+    set_to_zero(G)
+    assert sampler.at(8) is first
+    assert first.stem.weight.any()
+    for later in (sampler.at(16), other_runs.at(8)):           # the same module and number, but another run
+        assert not later.stem.weight.any()
+
+
 def test_a_generator_without_running_averages_needs_no_statistics(monkeypatch):
     monkeypatch.setattr(generator_module, "latents", lambda *args: pytest.fail("drew z"))
     config = preset_config("radford-faces-64")
@@ -290,7 +356,7 @@ def test_a_progress_grid_leaves_the_network_as_it_was(mode, averaged, training):
     G, _ = build_networks(config.network, config.data, seed=0)
     G.train(training)
     before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
-    grid = progress_grid(G, config, averaged, nimg=100)
+    grid = progress_grid(Sampler(G, config, averaged), nimg=100)
     assert (grid.shape, grid.dtype) == ((6, 3, 20, 12), np.uint8)
     assert G.training == training
     assert all(torch.equal(tensor, before[name]) for name, tensor in G.state_dict().items())
@@ -301,16 +367,16 @@ def test_train_mode_pictures_are_normalised_by_their_own_batch():
     config = config_for({"output.grid_mode": "train", "output.grid_n": 6})
     G, _ = build_networks(config.network, config.data, seed=0)
     z = torch.from_numpy(latents(config.train.seed, Purpose.GRID, np.arange(6), 5, "normal"))
-    assert np.array_equal(progress_grid(G, config, False, 0), to_uint8(copy.deepcopy(G).train()(z)).numpy())
+    assert np.array_equal(progress_grid(Sampler(G, config, False), 0), to_uint8(copy.deepcopy(G).train()(z)).numpy())
     in_eval = config_for({"output.grid_mode": "eval", "output.grid_n": 6})
-    assert np.array_equal(progress_grid(G, in_eval, False, 0), to_uint8(copy.deepcopy(G).eval()(z)).numpy())
+    assert np.array_equal(progress_grid(Sampler(G, in_eval, False), 0), to_uint8(copy.deepcopy(G).eval()(z)).numpy())
 
 
 def test_fixed_z_stay_and_fresh_z_change():
     def grids(grid_z):
         config = config_for({"output.grid_z": grid_z, "output.grid_n": 4})
         G, _ = build_networks(config.network, config.data, seed=0)
-        return [progress_grid(G, config, False, nimg) for nimg in (0, 100)]
+        return [progress_grid(Sampler(G, config, False), nimg) for nimg in (0, 100)]
     assert np.array_equal(*grids("fixed"))
     assert not np.array_equal(*grids("fresh"))
 
@@ -321,6 +387,6 @@ def test_a_failed_picture_leaves_the_buffers_too():
     before = [buffer.clone() for buffer in G.buffers()]
     G.to_image.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        progress_grid(G.eval(), config, False, 0)
+        progress_grid(Sampler(G.eval(), config, False), 0)
     assert all(torch.equal(a, b) for a, b in zip(G.buffers(), before, strict=True))
     assert not G.training

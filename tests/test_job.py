@@ -1,5 +1,6 @@
 """What a start looks at before it writes anything into a run folder, and what going on promises."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 import ganvas
+from ganvas import generator, run_writer
+from ganvas.best import read_best
 from ganvas.checkpoint import read_checkpoint
 from ganvas.errors import ConfigError, RunError
 from ganvas.run_folder import RunFolder
@@ -148,3 +151,56 @@ def test_values_that_only_the_images_can_settle_are_no_faults_by_themselves(sour
     ganvas.train(source, **(options(steps=1) | {"size": None, "settings": auto | {"network.g_channels": 4}}))
     with pytest.raises(ConfigError, match=r"data\.channels = 2"):
         ganvas.train(source, **options(steps=1, channels="2"))
+
+
+# ---------------------------------------------------------------- own loops, own modules
+
+
+def test_a_tick_comes_before_its_checkpoint_is_written_and_settle_waits_for_it(source, monkeypatch):
+    may_write, write, looked = threading.Event(), run_writer.write_checkpoint, []
+    def slow(path, *content):
+        assert may_write.wait(20)
+        write(path, *content)
+    monkeypatch.setattr(run_writer, "write_checkpoint", slow)
+    cadence = {"output.checkpoint_every": "1 steps", "output.log_every": "1 steps", "measure.share": 0}
+    for tick in ganvas.iterate(source, **options(cadence, steps=3)):
+        if not may_write.is_set() and tick.nimg:
+            assert not RunFolder(Path("runs/images")).checkpoint(tick.nimg).exists()
+            threading.Timer(0.05, may_write.set).start()
+        tick.settle()
+        if tick.nimg:
+            assert ganvas.load("runs/images", "last").nimg == tick.nimg
+            looked.append(tick.nimg)
+        if tick.nimg < 16:                                     # the last tick comes settled
+            may_write.clear()
+    assert looked == [8, 16, 20]                               # two batches of 8, and one of 4
+    tick.settle()                                              # of a run that has ended
+
+
+def test_a_settled_tick_has_its_best_checkpoint_and_all_of_a_moment_come_from_one_sampler(source, monkeypatch):
+    sampled, reestimate = [], generator.reestimate_batch_norm
+    monkeypatch.setattr(generator, "reestimate_batch_norm", lambda *given: sampled.append(1) or reestimate(*given))
+    every = {f"output.{what}_every": "2 steps" for what in ("checkpoint", "grid", "log")} | {"measure.every": "2 steps"}
+    shown = {"output.grid_mode": "eval", "train.ema_half_life_kimg": 0.05, "measure.n": 16, "measure.share": 0}
+    moments, bests = 0, 0
+    for tick in ganvas.iterate(source, **options(every | shown, steps=6)):
+        moments += tick.grid is not None
+        tick.settle()
+        if tick.measured and tick.measured["best"]:
+            bests += 1
+            assert ganvas.load("runs/images", "best").nimg == read_best(RunFolder(Path("runs/images"))).nimg == tick.nimg
+    assert (len(sampled), bests >= 1) == (moments, True)
+
+
+def test_two_runs_with_the_same_modules_write_each_its_own_weights(source):
+    own = {"generator": SmallG(), "discriminator": NoisyD()}
+    size = {"network.z_dim": 8, "output.grid_mode": "eval", "measure.share": 0, "train.ema_half_life_kimg": 0}
+    for out in ("first", "second"):
+        ganvas.train(source, **options(size, steps=2, out=out, **own))
+        with torch.no_grad():
+            for parameter in own["generator"].parameters():
+                parameter.normal_(0, 0.02)
+    for out in ("first", "second"):
+        written = ganvas.load(out, generator=SmallG()).network.state_dict()
+        state, _ = newest(out)
+        assert all(torch.equal(tensor, state[f"G/{name}"]) for name, tensor in written.items())

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ganvas
-from ganvas import run_writer
+from ganvas import generator, run_writer
 from ganvas.best import read_best
 from ganvas.checkpoint import read_checkpoint
 from ganvas.config import make_config
@@ -169,6 +169,17 @@ def test_rows_and_pictures_do_not_wait_for_a_checkpoint(writer, disk):
     assert not writer.folder.checkpoint(8).exists()
 
 
+def test_picture_and_checkpoint_of_one_moment_share_a_sampler(writer, monkeypatch):
+    made = []
+    monkeypatch.setattr(generator, "reestimate_batch_norm", lambda *_: made.append(writer.state.nimg))
+    writer.config = writer.sampler.config = make_config(TINY, {"output.grid_mode": "eval"})
+    for nimg in (8, 16):
+        train_to(writer, nimg)
+        writer.grid()
+        writer.checkpoint()
+    assert made == [8, 16]
+
+
 # ---------------------------------------------------------------- the best
 
 
@@ -261,6 +272,18 @@ def test_a_folder_lost_while_a_file_is_written_gets_no_further_file(writer, disk
     assert kept(writer) == []
 
 
+def test_a_folder_given_away_while_a_file_is_written_gets_no_further_file(writer, disk, lock):
+    train_to(writer, 8)
+    disk.slow()
+    writer.checkpoint()
+    disk.wait_until_asked()
+    lock.__exit__(None, None, None)
+    disk.quick()
+    with pytest.raises(RunError, match="has ended, nothing more is written"):
+        writer.settle()
+    assert [name[:4] for name, _ in disk.asked] == ["gene"]
+
+
 def test_closing_waits_for_the_disk_and_leaves_no_thread(writer, disk):
     train_to(writer, 8)
     disk.slow()
@@ -277,11 +300,13 @@ def test_closing_waits_for_the_disk_and_leaves_no_thread(writer, disk):
 KILLED = """
 import os, signal, sys, threading
 import ganvas
-from ganvas import run_writer
+from ganvas import engine, run_writer
 from ganvas.files import whole_file
+from ganvas.ops.convolution import Kernels
 from test_resume import run_options
 from test_run_writer import OFTEN
 
+engine.fastest = lambda shape: Kernels("native", "lowered", "lowered")       # as in the other process
 source, out, at = sys.argv[1:]
 begun, write = threading.Event(), run_writer.write_checkpoint
 

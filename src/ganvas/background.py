@@ -15,11 +15,13 @@ class Background:
     def __init__(self, name: str):
         self._name = name
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()                        # the thread's work
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
         """Begins `work`, once what was begun before has ended (so that no more than one holds its memory)."""
         self.wait()
+        self._ended.clear()
         # Never a daemon, which it would inherit from a caller who is one: the interpreter would end in the middle of a file.
         thread = threading.Thread(target=self._run, args=(work,), name=self._name, daemon=False)
         try:
@@ -38,10 +40,15 @@ class Background:
 
     def wait(self) -> None:
         """Returns when all is done. A KeyboardInterrupt is raised when it is: the caller's next act may be to give away what is
-        being written to."""
+        being written to.
+
+        The event and not `join` says that it is: before Python 3.13 a join that Ctrl-C interrupts takes the thread for
+        ended, and the next one returns at once (see bpo-45274 in CPython's threading.py).
+        """
         interrupted: KeyboardInterrupt | None = None
         while self._thread is not None:
             try:
+                self._ended.wait()
                 self._thread.join()
                 self._thread = None
             except KeyboardInterrupt as interrupt:
@@ -55,3 +62,5 @@ class Background:
             work()
         except BaseException as failure:
             self._failure = failure
+        finally:
+            self._ended.set()

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,17 +24,19 @@ from ganvas.run_folder import RunFolder, open_run
 CHUNK = 64                       # images that go through G together, always: rounding and batch statistics stay the same
 BATCH_NORM_BATCHES = 16          # of CHUNK images, for the statistics of an averaged generator
 
+Version = tuple[Tensor, int, int]                              # a tensor, how often it was written to, where it lies
+
 
 class ImageGenerator:
     """A trained generator. The same seed gives the same pictures, however many are asked for at once.
 
-    `network` has the checkpoint's weights; pictures are made by a copy with folded batch norms, as `network` is when given.
+    `network` has the checkpoint's weights; pictures are made by a copy of it with folded batch norms. Change its tensors, in
+    place or for others, and the pictures change; only what is written through a tensor's `.data` stays unnoticed.
     """
 
     def __init__(self, network: nn.Module, config: RunConfig, nimg: int, averaged: bool, device: str = "cpu"):
         self.network = network.to(device).eval().requires_grad_(False)
-        on_mps = torch.device(device).type == "mps"            # where channels_last kernels have been wrong
-        self._sampler = folded(self.network, torch.contiguous_format if on_mps else torch.channels_last)
+        self._folded: tuple[list[Version], nn.Module] | None = None        # what it was made of, and the copy
         self.config, self.nimg, self.averaged, self.device = config, nimg, averaged, device
         self.z_dim, self.image_channels = config.network.z_dim, config.data.channels
         self.image_size = (config.data.size.height, config.data.size.width)
@@ -64,8 +65,30 @@ class ImageGenerator:
         Without running averages (radford-faces-64) a chunk is normalised by itself, so an image depends on the others in
         it, and a chunk of one raises ValueError.
         """
-        made = [self._sampler(part.to(self.device)) for part in torch.split(z, CHUNK)]
-        return torch.cat(made)
+        sampler = self._sampler()
+        return torch.cat([sampler(part.to(self.device)) for part in torch.split(z, CHUNK)])
+
+    def _sampler(self) -> nn.Module:
+        """The network's folded copy, made anew where a tensor of the network has changed since the last one."""
+        versions = _versions(self.network)
+        if self._folded is None or versions is None or not _are_same(versions, self._folded[0]):
+            on_mps = torch.device(self.device).type == "mps"   # where channels_last kernels have been wrong
+            sampler = folded(self.network, torch.contiguous_format if on_mps else torch.channels_last)
+            self._folded = versions or [], sampler
+        return self._folded[1]
+
+
+def _versions(network: nn.Module) -> list[Version] | None:
+    """Those of all parameters and buffers; None where PyTorch does not count: what was made in torch.inference_mode."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    return [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
+
+
+def _are_same(versions: list[Version], before: list[Version]) -> bool:
+    return len(versions) == len(before) and all(
+        now[0] is then[0] and now[1:] == then[1:] for now, then in zip(versions, before, strict=True))
 
 
 def load(
@@ -155,22 +178,29 @@ def _load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) ->
 # ---------------------------------------------------------------- from networks in training
 
 
-_SAMPLERS: WeakKeyDictionary[nn.Module, tuple[int, nn.Module]] = WeakKeyDictionary()     # the last one of each network
+class Sampler:
+    """Copies of one session's network in training, made ready for sampling as `for_sampling` does.
 
-
-def for_sampling(network: nn.Module, config: RunConfig, averaged: bool, nimg: int | None = None) -> nn.Module:
-    """A copy of `network` in eval mode, with batch-norm statistics of its own where its weights are averages.
-
-    nimg: the images that it has seen, where it is in training: picture, measurement and checkpoint of one moment then share a
-    copy, which nobody may change; its statistics take as long as a step or two. None = a new one.
+    Picture, measurement and checkpoint of one moment share a copy, which nobody may change: the batch-norm statistics of an
+    average take as long as a step or two.
     """
-    made_at, sampler = _SAMPLERS.get(network, (None, None))
-    if sampler is None or nimg is None or made_at != nimg:
-        sampler = copy.deepcopy(network).eval().requires_grad_(False)
-        if averaged:
-            reestimate_batch_norm(sampler, config)
-        if nimg is not None:
-            _SAMPLERS[network] = (nimg, sampler)
+
+    def __init__(self, network: nn.Module, config: RunConfig, averaged: bool):
+        self.network, self.config, self.averaged = network, config, averaged
+        self._made: tuple[int, nn.Module] | None = None        # the last one
+
+    def at(self, nimg: int) -> nn.Module:
+        """The copy of now, when the network has seen `nimg` images of this session's run."""
+        if self._made is None or self._made[0] != nimg:
+            self._made = nimg, for_sampling(self.network, self.config, self.averaged)
+        return self._made[1]
+
+
+def for_sampling(network: nn.Module, config: RunConfig, averaged: bool) -> nn.Module:
+    """A copy of `network` in eval mode, with batch-norm statistics of its own where its weights are averages."""
+    sampler = copy.deepcopy(network).eval().requires_grad_(False)
+    if averaged:
+        reestimate_batch_norm(sampler, config)
     return sampler
 
 
@@ -197,20 +227,19 @@ def reestimate_batch_norm(network: nn.Module, config: RunConfig) -> None:
 
 
 @torch.no_grad()
-def progress_grid(
-    network: nn.Module, config: RunConfig, averaged: bool, nimg: int,
-) -> NDArray[np.uint8]:
+def progress_grid(sampler: Sampler, nimg: int) -> NDArray[np.uint8]:
     """The pictures of a run in training, (N, C, H, W) uint8, as its output options say; the network stays as it was.
 
     'train' mode normalises by the statistics of this very batch, as most of the classics' own pictures do.
     """
+    network, config = sampler.network, sampler.config
     output, net = config.output, config.network
     first = 0 if output.grid_z == "fixed" else nimg
     indices = np.arange(first, first + output.grid_n, dtype=np.int64)
     z = torch.from_numpy(latents(config.train.seed, Purpose.GRID, indices, net.z_dim, net.z_distribution))
     z = z.to(next(network.parameters()).device)
     if output.grid_mode == "eval":
-        images = for_sampling(network, config, averaged, nimg)(z)
+        images = sampler.at(nimg)(z)
     else:
         with unchanged(network):
             images = network.train()(z)

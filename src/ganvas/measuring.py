@@ -14,7 +14,7 @@ from ganvas.config import RunConfig
 from ganvas.data.batches import Schedule
 from ganvas.data.split import Subset
 from ganvas.dataset import Dataset
-from ganvas.generator import BATCH_NORM_BATCHES, CHUNK, ImageGenerator, for_sampling, unchanged
+from ganvas.generator import BATCH_NORM_BATCHES, CHUNK, ImageGenerator, Sampler, for_sampling, unchanged
 from ganvas.metrics.copies import CopyReference
 from ganvas.metrics.diversity import mean_distance
 from ganvas.metrics.extractors import make_extractor
@@ -76,11 +76,15 @@ def time_for(share: float, total_sec: float) -> float:
 
 
 class Meter:
-    """Measures the training state of one run. `plan` is None until it is decided, and stays so where there is no time for it."""
+    """Measures the training state of one run. `plan` is None until it is decided, and stays so where there is no time for it.
+
+    sampler: what makes the state's samples; a session sets it to the one of its pictures. None = an own one.
+    """
 
     def __init__(self, config: RunConfig, dataset: Dataset, schedule: Schedule, noted: dict[str, Any] | None,
                  tell: Callable[[str], None]):
         self.config, self.dataset, self.schedule, self.tell = config, dataset, schedule, tell
+        self.sampler: Sampler | None = None
         self.decided = False
         self.plan: Plan | None = None
         self.reals: Reals | None = None
@@ -196,9 +200,10 @@ class Meter:
         return self.extractor
 
     def _generator(self, state: TrainState) -> ImageGenerator:
-        averaged = state.G_ema is not None
-        sampler = for_sampling(state.shown_generator, self.config, averaged, state.nimg)
-        return ImageGenerator(sampler, self.config, state.nimg, averaged, self.config.execution.device)
+        if self.sampler is None:
+            self.sampler = Sampler(state.shown_generator, self.config, state.G_ema is not None)
+        made, averaged = self.sampler.at(state.nimg), self.sampler.averaged
+        return ImageGenerator(made, self.config, state.nimg, averaged, self.config.execution.device)
 
     def _timed_extractor(self) -> float:
         """Seconds an image."""

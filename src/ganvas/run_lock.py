@@ -69,12 +69,13 @@ class RunLock:
         self._release()
 
     def check(self) -> None:
-        """Raises RunError if the folder is no longer ours: the computer slept so long that another process took it.
+        """Raises RunError if the folder is no longer ours: released, or the computer slept so long that another process took it.
 
         To be called before anything is written into the folder.
         """
-        if self._lost is None and not self._leave.is_set():
-            self._lost = self._why_lost()
+        if self._lost is None:
+            self._lost = (f"{self.folder.path}: its training has ended, nothing more is written. Run the same command again to "
+                          "go on from the newest checkpoint." if self._leave.is_set() else self._why_lost())
         if self._lost:
             raise RunError(self._lost)
 

@@ -19,7 +19,7 @@ from ganvas.engine import Engine
 from ganvas.errors import RunError
 from ganvas.execution import environment
 from ganvas.files import write_whole
-from ganvas.generator import for_sampling, generator_file, progress_grid
+from ganvas.generator import Sampler, generator_file, progress_grid
 from ganvas.report.grid import Picture, readable_scale, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
 from ganvas.run_folder import RunFolder
@@ -46,6 +46,7 @@ class RunWriter:
         self.engine = engine
         self.folder, self.lock, self.config, self.state, self.pack, self.schedule = folder, lock, config, state, pack, schedule
         self.spent_sec, self.started_at, self.saved_at = spent_sec, time.monotonic(), time.monotonic()
+        self.sampler = Sampler(state.shown_generator, config, state.G_ema is not None)
         self.first_nimg = state.nimg                           # of this session
         self.saved_nimg: int | None = None                     # of the last checkpoint of this session
         self.last_row = (time.monotonic(), state.nimg)
@@ -78,8 +79,7 @@ class RunWriter:
         """Draws the progress picture, writes it as samples/<nimg>.png and samples/latest.png, and returns it (H, W, C)."""
         self._check()
         state = self.state
-        averaged = state.G_ema is not None
-        picture = tile(progress_grid(state.shown_generator, self.config, averaged, state.nimg))
+        picture = tile(progress_grid(self.sampler, state.nimg))
         if self.config.output.grid_reals:
             picture = side_by_side(picture, self.reals)
         path = self.folder.grid(state.nimg)
@@ -127,12 +127,10 @@ class RunWriter:
         if self.saved_nimg == nimg:                            # a measurement has kept it already
             return
         self.disk.wait()                                       # before the copies: memory holds one checkpoint at most
-        averaged = state.G_ema is not None
         # Here and not in the thread: its batch-norm statistics (16 batches through G) take the cores that training uses.
         # Measured on 2 cores with pytorch-faces-64, those and four steps of 32: 5.8 to 6.2 s of processor time one after the
         # other, 6.2 to 6.6 s beside each other. Nothing is gained, and the threads that OpenMP gives a thread may decide bits.
-        sampler = for_sampling(state.shown_generator, config, averaged, nimg)
-        generator, about_generator = generator_file(sampler, config, nimg, averaged)
+        generator, about_generator = generator_file(self.sampler.at(nimg), config, nimg, self.sampler.averaged)
         about_state = {
             "kind": "training state", **state.progress(), "config": config.model_dump(mode="json"),
             "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec,

@@ -28,9 +28,18 @@ from ganvas.watcher import Watcher, seen
 TOLD_CHANGE = 0.1              # of the length that the user was told; a smaller one is nobody's worry
 
 
+def _settled() -> None:
+    """Where nothing is being written."""
+
+
 @dataclass(frozen=True)
 class Tick:
-    """A moment of a run at which there is something to see. `stats`, `grid` and `measured` are None where none is due."""
+    """A moment of a run at which there is something to see. `stats`, `grid` and `measured` are None where none is due.
+
+    Rows and pictures are on disk. Checkpoints are written while training goes on: call `settle()` before reading one, or
+    best.json, in the run folder. Then all that was due up to this tick is there; it raises RunError where it could not be
+    written. The last tick, which has an `end`, is settled.
+    """
 
     nimg: int                      # real images seen so far
     step: int
@@ -39,6 +48,7 @@ class Tick:
     grid: Picture | None           # (H, W, C) uint8, the picture that went to samples/
     measured: dict[str, Any] | None            # the row that went to metrics.jsonl
     end: str | None                # "done", "time", "patience", "SIGINT" or "SIGTERM"
+    settle: Callable[[], None] = field(default=_settled, repr=False, compare=False)
 
 
 @dataclass
@@ -61,6 +71,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.told_goal = self.goal
+        self.meter.sampler = self.writer.sampler
 
     def note(self) -> None:
         """Writes config.yaml and execution.json as they stand."""
@@ -79,7 +90,7 @@ class Session:
         state, writer, finished = self.state, self.writer, False
         try:
             if state.nimg == 0:
-                yield Tick(0, 0, 0.0, None, writer.grid(), None, None)
+                yield Tick(0, 0, 0.0, None, writer.grid(), None, None, writer.settle)
             if self.budget is not None:
                 self.budget.start(state.nimg)
             before = state.nimg
@@ -100,7 +111,7 @@ class Session:
                     writer.settle()
                 before = tick.nimg
                 if row or grid is not None or measured or finished:
-                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, measured, tick.end)
+                    yield Tick(tick.nimg, tick.step, tick.epoch, row, grid, measured, tick.end, writer.settle)
         except DivergedError as error:
             with suppress(RunError):
                 writer.settle()
