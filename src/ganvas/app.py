@@ -75,6 +75,7 @@ def iterate(source: str | Path | NDArray[Any] | None = None, **options: Any) -> 
         device, threads, precision; "auto" where the images, or for precision the machine, may decide.
     generator, discriminator: own modules (or functions that make them): z (N, z_dim) -> (N, C, H, W) in [-1, 1], and
         images -> logits (N,) or (N, 1). loss: an own pair (d_loss, g_loss), each (real_logits, fake_logits) -> sum.
+    Checkpoints are written while training goes on: call `tick.settle()` before reading files of the run.
     watch: hears lines and progress. dry_run: two steps in a temporary folder. profile: as many steps under a profiler, no run.
     Raises GanvasError (ConfigError, DataError, RunError) with a message for the user.
     """

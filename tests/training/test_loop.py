@@ -208,7 +208,7 @@ def diverging(at_call):
     def d_loss(real_logits, fake_logits):
         calls.append(1)
         return LOSSES["nonsaturating"].d(real_logits, fake_logits) * (float("nan") if len(calls) == at_call else 1)
-    return LOSSES["nonsaturating"]._replace(d=d_loss)
+    return LOSSES["nonsaturating"]._replace(d=d_loss, separable=False)      # called once in a step
 
 
 @pytest.mark.parametrize("due", ["log_every", "grid_every", "checkpoint_every", "keep_every"])

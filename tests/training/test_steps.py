@@ -380,3 +380,26 @@ def test_where_a_penalty_is_computed_d_computes_in_float32():
     state.D.blocks[1][0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
     step(state, r1_gamma=1.0)
     assert seen == [torch.float32, torch.float32, torch.bfloat16], "reals, fakes, and the fakes of G's turn"
+
+
+def test_the_reals_are_done_with_before_the_fakes_are_made():
+    state, order = make_state(), []
+    state.D.register_forward_hook(lambda *_: order.append("D"))
+    state.G.register_forward_hook(lambda *_: order.append("G"))
+    state.D.head.register_full_backward_hook(lambda *_: order.append("back"))
+    step(state)
+    assert order == ["D", "back", "G", "D", "back", "D", "back"], "one graph of D in memory at a time"
+    order.clear()
+    step(state, loss="relativistic")
+    assert order[:3] == ["D", "G", "D"], "a pairing loss needs both"
+
+
+def test_reals_and_fakes_apart_give_the_gradients_of_both_together():
+    moved = []
+    for separable in (True, False):
+        state = make_state(train__betas=[0.0, 0.0], train__adam_eps=1.0, train__lr=1.0)         # moves by the gradient itself
+        before = values(state.D)
+        plan = UpdatePlan(d_scale=0.5)
+        train_step(state, plan, loss_pair("nonsaturating", 1.0)._replace(separable=separable), 1.0, "D", *inputs())
+        moved.append({name: tensor - before[name] for name, tensor in values(state.D).items()})
+    assert_close(moved[0], moved[1])

@@ -1,6 +1,6 @@
 """One turn of D and one turn of G, as the update plan says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ganvas.config import UpdatePlan
-from ganvas.losses import Loss, LossPair, r1_penalty
+from ganvas.losses import LossPair, r1_penalty
 from ganvas.ops.precision import widen
 from ganvas.training.state import TrainState
 
@@ -37,54 +37,70 @@ def train_step(
     """
     reuse = turns == "DG" and plan.g_fakes == "reuse"
     stats: Stats = {}
-    with torch.set_grad_enabled(turns == "G" or reuse):       # under 'reuse' one pass of G serves both turns
-        fakes = _generate(state, z)
+
+    def first_fakes() -> Tensor:
+        with torch.set_grad_enabled(turns == "G" or reuse):   # under 'reuse' one pass of G serves both turns
+            return _generate(state, z)
+
+    fakes = None
     if "D" in turns:
-        stats |= discriminator_step(state, plan, losses.d, r1_gamma, reals, fakes.detach())
+        stats, fakes = discriminator_step(state, plan, losses, r1_gamma, reals, first_fakes)
     if "G" in turns:
-        if turns == "DG" and not reuse:
+        if fakes is None:
+            fakes = first_fakes()
+        elif not reuse:
             fakes = _generate(state, z_fresh if plan.g_fakes == "fresh" else z)
         stats |= generator_step(state, plan, losses, reals, fakes)
     return stats
 
 
 def discriminator_step(
-    state: TrainState, plan: UpdatePlan, d_loss: Loss, r1_gamma: float, reals: Tensor, fakes: Tensor,
-) -> Stats:
-    """One update of D on reals and fakes (both (N, C, H, W), no gradient to G), or two: reals, then fakes.
+    state: TrainState, plan: UpdatePlan, losses: LossPair, r1_gamma: float, reals: Tensor, make_fakes: Callable[[], Tensor],
+) -> tuple[Stats, Tensor]:
+    """One update of D on reals and fakes (both (N, C, H, W), no gradient to G), or two: reals, then fakes. Gives the fakes, too.
 
-    Reals and fakes go through D apart: with batch norm, each is normalised by its own statistics.
+    Reals and fakes go through D apart: with batch norm, each is normalised by its own statistics. Where the loss lets them, the
+    reals' gradients are taken before the fakes are made (`make_fakes`): one graph of D and none of G is in memory meanwhile, as
+    in the tutorials.
     """
     stats: Stats = {}
-    if plan.d_step == "joint":
-        reals = reals.detach().requires_grad_(r1_gamma > 0)
-        exactly = r1_gamma > 0                                              # bfloat16 differences cancel in a penalty
-        real_logits, fake_logits = _judge(state, reals, exactly), _judge(state, fakes, exactly)
-        loss = objective = plan.d_scale * d_loss(real_logits, fake_logits)
-        if r1_gamma:
-            penalty = r1_penalty(real_logits, reals)
-            objective = loss + r1_gamma / 2 * penalty
-            stats["R1"] = penalty.detach() / len(reals)
-        gradient = _update(state.D_opt, objective, plan, len(reals))
-    else:
-        nothing = reals.new_empty(0)                                        # the loss's sum over no images is 0
-        real_logits = _judge(state, reals)
-        real_loss = plan.d_scale * d_loss(real_logits, nothing)
-        real_gradient = _update(state.D_opt, real_loss, plan, len(reals))
-        fake_logits = _judge(state, fakes)                                  # by the D that has just learnt the reals
-        fake_loss = plan.d_scale * d_loss(nothing, fake_logits)
-        fake_gradient = _update(state.D_opt, fake_loss, plan, len(reals))
+    n, nothing = len(reals), reals.new_empty(0)                             # the loss's sum over no images is 0
+    exactly, twice = r1_gamma > 0, plan.d_step == "real_then_fake"          # exactly: bfloat16 differences cancel in a penalty
+    state.D_opt.zero_grad(set_to_none=True)
+    reals = reals.detach().requires_grad_(exactly)
+    real_logits = _judge(state, reals, exactly)
+    penalty = reals.new_zeros(())
+    if r1_gamma:
+        penalty = r1_penalty(real_logits, reals)
+        stats["R1"] = penalty.detach() / n
+    if losses.separable:
+        real_loss = plan.d_scale * losses.d(real_logits, nothing)
+        _backward(real_loss + r1_gamma / 2 * penalty if r1_gamma else real_loss, plan, n)
+        real_gradient = _step(state.D_opt) if twice else None
+        if twice:
+            state.D_opt.zero_grad(set_to_none=True)
+        fakes = make_fakes()
+        fake_logits = _judge(state, fakes.detach(), exactly)                # of two updates: by the D that has learnt the reals
+        fake_loss = plan.d_scale * losses.d(nothing, fake_logits)
+        _backward(fake_loss, plan, n)
         loss = real_loss.detach() + fake_loss.detach()
-        gradient = (real_gradient + fake_gradient) / 2
+    else:
+        fakes, real_gradient = make_fakes(), None
+        fake_logits = _judge(state, fakes.detach(), exactly)
+        loss = plan.d_scale * losses.d(real_logits, fake_logits)
+        _backward(loss + r1_gamma / 2 * penalty if r1_gamma else loss, plan, n)
+    gradient = _step(state.D_opt)
+    if real_gradient is not None:
+        gradient = (real_gradient + gradient) / 2
     real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
     return stats | {
-        "Loss_D": loss.detach() / len(reals),
+        "Loss_D": loss.detach() / n,
         "D(x)": real_logits.sigmoid().mean(),
         "D(G(z))_before": fake_logits.sigmoid().mean(),
         "logit_real": real_logits.mean(),
         "logit_fake": fake_logits.mean(),
         "grad_D": gradient,
-    }
+    }, fakes
 
 
 def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor) -> Stats:
@@ -94,7 +110,9 @@ def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals:
         # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
         real_logits = _judge(state, reals) if losses.g_sees_reals else fake_logits.detach()
         loss = losses.g(real_logits, fake_logits)
-        gradient = _update(state.G_opt, loss, plan, len(reals))
+        state.G_opt.zero_grad(set_to_none=True)
+        _backward(loss, plan, len(reals))
+        gradient = _step(state.G_opt)
     return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean(), "grad_G": gradient}
 
 
@@ -112,15 +130,18 @@ def _judge(state: TrainState, images: Tensor, exactly: bool = False) -> Tensor:
     return widen(logits).flatten()
 
 
-def _update(optimizer: Optimizer, loss: Tensor, plan: UpdatePlan, batch: int) -> Tensor:
-    """One optimizer step on a loss summed over `batch` images. Returns (), the length of the gradient it went by.
+def _backward(loss: Tensor, plan: UpdatePlan, batch: int) -> None:
+    """Adds the gradients of a loss summed over `batch` images to those that the weights have."""
+    with record_function("ganvas.backward"):
+        (loss / batch if plan.reduction == "mean" else loss).backward()     # type: ignore[no-untyped-call]
+
+
+def _step(optimizer: Optimizer) -> Tensor:
+    """One step of the optimizer. Returns (), the length of the gradient it went by.
 
     The length is the L2 norm over all parameters together, of what the optimizer is given: with reduction 'sum' it grows
     with the batch, weight decay is not in it. It costs half a percent of a step (pytorch-faces-64, batch 16, one thread).
     """
-    optimizer.zero_grad(set_to_none=True)
-    with record_function("ganvas.backward"):
-        (loss / batch if plan.reduction == "mean" else loss).backward()     # type: ignore[no-untyped-call]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradient = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     with record_function("ganvas.optimizer"):
