@@ -89,14 +89,16 @@ def test_a_kernel_that_this_version_does_not_know_is_measured_anew(measured):
     assert measured and set(chosen.kernels.values()) == {LOWERED}
 
 
-def test_what_a_busy_machine_measured_is_used_and_not_remembered(measured, monkeypatch):
-    monkeypatch.setattr(engine.os, "getloadavg", lambda: (8.0, 8.0, 8.0))
+def test_what_a_busy_machine_measured_is_measured_again_once_it_is_at_rest(measured, monkeypatch):
     config, lines = config_of(), []
-    _, chosen = engine.prepare(config, *networks(config), lines.append)
-    assert chosen.kernels and "busy" in lines[0]
-    measured.clear()
-    engine.prepare(config, *networks(config), print)
-    assert measured
+    counts = []
+    for load in (8.0, 8.0, 0.1, 0.1):
+        monkeypatch.setattr(engine.os, "getloadavg", lambda load=load: (load, load, load))
+        _, chosen = engine.prepare(config, *networks(config), lines.append)
+        assert chosen.kernels
+        counts.append(len(measured))
+    assert "busy" in lines[0] and len(lines) == 2
+    assert counts[0] == counts[1] < counts[2] == counts[3]
 
 
 def test_measuring_ends_after_some_seconds(measured, monkeypatch):

@@ -134,21 +134,23 @@ def processor_kind() -> str:
 def _measured(config: RunConfig, G: nn.Module, D: nn.Module, tell: Callable[[str], None]) -> Engine:
     """The fastest kernels: known from before on this very machine, or measured now.
 
-    What takes too long, on a busy machine, computes natively this time; what was measured on one is not remembered.
+    What takes too long, on a busy machine, computes natively this time; what was measured on one is measured again, once, when
+    a run finds it at rest.
     """
     shapes, memory, started_at = _shapes(config, G, D), _Memory(config.execution), time.monotonic()
     busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > MOST_LOAD * config.execution.threads
-    found = dict(memory.kernels)
-    for name, shape in {str(shape): shape for shape in shapes.values() if str(shape) not in found}.items():
+    known = memory.kernels.keys() - (set() if busy else memory.doubtful)
+    measured: dict[str, Kernels] = {}
+    for name, shape in {str(shape): shape for shape in shapes.values() if str(shape) not in known}.items():
         if time.monotonic() - started_at < MOST_SEC:
-            found[name] = fastest(shape)
-    if found != memory.kernels:
-        tell(f"convolutions: the fastest of their kernels measured in {time.monotonic() - started_at:.1f} s"
-             + (", on a busy machine: to be measured again in the next run" if busy else ", kept for next time"))
-        if not busy:
-            memory.kernels = found
-            memory.keep()
-    chosen = {name: found.get(str(shape), NATIVE) for name, shape in shapes.items()}
+            measured[name] = fastest(shape)
+    if measured:
+        memory.kernels |= measured
+        memory.doubtful = memory.doubtful | measured.keys() if busy else memory.doubtful - measured.keys()
+        memory.keep()
+        tell(f"convolutions: the fastest of their kernels measured in {time.monotonic() - started_at:.1f} s, kept for next time"
+             + (" (the machine is busy: measured once more when it is not)" if busy else ""))
+    chosen = {name: memory.kernels.get(str(shape), NATIVE) for name, shape in shapes.items()}
     return Engine({name: kernels for name, kernels in chosen.items() if kernels != NATIVE})
 
 
@@ -202,6 +204,7 @@ class _Memory:
     def __init__(self, execution: ExecutionConfig):
         self.path, self.key = cache_root() / "engine.json", _machine_key(execution)
         self.kernels: dict[str, Kernels] = {}                  # by shape
+        self.doubtful: set[str] = set()                        # shapes measured beside other programs
         self.agreed: set[str] = set()                          # what was checked and found in order
         self._take_over(self._read())
 
@@ -209,7 +212,8 @@ class _Memory:
         """Writes it all, with what others have written meanwhile."""
         everything = self._read()
         self._take_over(everything)
-        mine = {"kernels": {shape: list(kernels) for shape, kernels in self.kernels.items()}, "agreed": sorted(self.agreed)}
+        mine = {"kernels": {shape: list(kernels) for shape, kernels in self.kernels.items()}, "doubtful": sorted(self.doubtful),
+                "agreed": sorted(self.agreed)}
         with suppress(OSError):
             write_whole(self.path, json.dumps(everything | {self.key: mine}, indent=1))
 
@@ -225,6 +229,7 @@ class _Memory:
             known = {str(shape): Engine.from_noted({"": kernels}).kernels[""]
                      for shape, kernels in everything[self.key]["kernels"].items()}
             self.agreed |= set(map(str, everything[self.key]["agreed"]))
+            self.doubtful |= set(map(str, everything[self.key]["doubtful"])) - self.kernels.keys()
             self.kernels = known | self.kernels
 
 
