@@ -60,7 +60,7 @@ def small(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few images, and no kernels measured."""
     monkeypatch.setattr(modules.train_sides, "NUM_IMAGES", 16)
     monkeypatch.setattr(modules.train_sides, "NUM_FILES", 16)
-    monkeypatch.setattr(modules.train_sides, "prepare", partial(engine.prepare, noted={}))
+    monkeypatch.setattr(modules.train_sides, "prepare", partial(engine.prepare, noted=engine.Engine()))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ SMALL = {"network.g_channels": 8, "network.d_channels": 8, "measure.every": "50 
          "output.log_every": "10 steps", "output.grid_every": "400 steps", "output.checkpoint_every": "400 steps"}
 RUNS = {
     "diverged": (100, {"train.lr": 5.0, "train.r1_gamma": 0}),
-    "noise": (260, {"train.lr": 0.01, "train.betas": [0.99, 0.999]}),
+    "noise": (260, {"train.lr": 0.01, "train.betas": [0.99, 0.999], "train.seed": 1}),
     "stuck": (420, {"train.lr": 1e-7}),
 }
 

@@ -258,8 +258,8 @@ def test_the_threads_are_the_machines_unless_told_otherwise_and_said_where_they_
     monkeypatch.setattr(recipe, "training_threads", lambda: Threads(4, "threads 4: the quota"))
     made = complete_cpu()
     assert (made.config.execution.threads, said(made, "threads")) == (4, ["threads 4: the quota"])
-    for made in (complete_cpu(execution__threads=3), complete_cpu(base={"execution.threads": 3})):
-        assert (made.config.execution.threads, said(made, "threads")) == (3, [])
+    for made in (complete_cpu(execution__threads=1), complete_cpu(base={"execution.threads": 1})):
+        assert (made.config.execution.threads, said(made, "threads")) == (1, [])
 
 
 # ---------------------------------------------------------------- short names, times, files, tables
@@ -395,3 +395,12 @@ def test_a_run_of_small_networks_that_is_long_enough_is_compiled(monkeypatch, ti
     assert (made.config.execution.compile, "execution.compile" in made.why) == (expected, expected)
     monkeypatch.setattr(recipe, "cpp_compiler", lambda: None)
     assert not complete("images", look(), None, {}, given, time_sec=time_sec).config.execution.compile
+
+
+def test_what_was_asked_for_and_is_slow_here_is_said(monkeypatch):
+    monkeypatch.setattr(recipe, "usable_processors", lambda: 2)
+    made = complete_cpu(execution__precision="bf16", execution__threads=99)
+    assert (made.config.execution.precision, made.config.execution.threads) == ("bf16", 99)
+    assert "many times slower" in made.why["execution.precision"] and "may use 2" in made.why["execution.threads"]
+    usual = complete_cpu(execution__precision="fp32", execution__threads=2)
+    assert not {"execution.precision", "execution.threads"} & usual.why.keys()

@@ -179,7 +179,7 @@ class ExecutionConfig(Section):
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, cuda, cuda:1 or mps")
     threads: int = Field(1, ge=1, description="CPU threads of the network's arithmetic")
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="what the networks compute in; weights stay fp32. bf16 needs a processor or card made for it")
+        "fp32", description="fp32 or bf16: what the networks compute in; weights stay fp32. bf16 needs a machine made for it")
     compile: bool = Field(
         False, description="fuse the layers by torch.compile: a minute of warm-up, a tenth faster in small networks; not with R1")
     channels_last: bool = Field(False, description="images lie in memory pixel by pixel, not map by map: faster on CPU and CUDA")

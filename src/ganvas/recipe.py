@@ -20,7 +20,7 @@ from ganvas.config import (
 )
 from ganvas.data.looks import Look
 from ganvas.errors import ConfigError
-from ganvas.machine import cpp_compiler, training_threads
+from ganvas.machine import cpp_compiler, training_threads, usable_processors
 from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
 from ganvas.values import ImageSize
@@ -109,6 +109,8 @@ def complete(
     if given.get("execution.device", base.get("execution.device", "auto")) == "auto":
         given["execution.device"] = best_device()
     _match_channels(given, base, layer)
+    if str(device := given.get("execution.device", base.get("execution.device", "cpu"))).startswith("cuda"):
+        check_device(str(device))                              # before it is asked what it can
     machine |= _execution(given, base, settled or {}, why)
     wish = (settled or {}).get("execution.compile", base.pop("execution.compile", None))
     if given.get("execution.compile") == "auto":
@@ -118,6 +120,7 @@ def complete(
     config = _compiles(_possible_size(config, why), time_sec, given, wish, why)
     check_device(config.execution.device)
     _hints(config, look, why)
+    _slow(config, given, why)
     return Recipe(config, why)
 
 
@@ -277,6 +280,19 @@ def _hints(config: RunConfig, look: Look, why: dict[str, str]) -> None:
     if look.transparent_share and config.data.channels != 4:
         why["data.transparency"] = (
             f"transparent parts are shown on {config.data.transparency}: --transparency keep learns them instead")
+
+
+def _slow(config: RunConfig, given: Mapping[str, Any], why: dict[str, str]) -> None:
+    """Says what was asked for and is slow on this machine."""
+    threads, processors = config.execution.threads, usable_processors()
+    if "execution.threads" in given and threads > processors:
+        why["execution.threads"] = f"threads {threads}: this process may use {processors}; more than that wait for each other"
+    if given.get("execution.precision") == "bf16":
+        from ganvas.engine import bf16_by
+
+        if not bf16_by(config.execution.device):
+            why["execution.precision"] = ("precision bf16: nothing here multiplies it fast, and it may be many times slower; "
+                                          "--precision fp32")
 
 
 def usable_threads() -> int:
