@@ -253,7 +253,7 @@ def test_auto_is_the_best_device_and_a_file_or_option_wins_over_it(monkeypatch):
 
 
 def test_the_threads_are_the_machines_unless_told_otherwise_and_said_where_they_are_not_one_for_each(monkeypatch):
-    assert complete_cpu().config.execution.threads == recipe.usable_threads() == 2
+    assert complete_cpu().config.execution.threads == 2
     assert not said(complete_cpu(), "threads")
     monkeypatch.setattr(recipe, "training_threads", lambda: Threads(4, "threads 4: the quota"))
     made = complete_cpu()

@@ -295,11 +295,6 @@ def _slow(config: RunConfig, given: Mapping[str, Any], why: dict[str, str]) -> N
                                           "--precision fp32")
 
 
-def usable_threads() -> int:
-    """The threads that a run gets unasked."""
-    return training_threads().number
-
-
 def best_device() -> str:
     """cuda, else mps, else cpu."""
     import torch

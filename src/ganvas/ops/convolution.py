@@ -152,7 +152,7 @@ def _up_native(y: Tensor, w: Tensor, size: Pair, geometry: Geometry) -> Tensor:
     """Padding before and after need not be alike: the uncropped image is made, and cut."""
     unread, stride, before = geometry.unread(size, _sides(y)), geometry.stride, geometry.before
     if geometry.before == geometry.after:
-        return F.conv_transpose2d(y, w, None, stride, before, unread_after(unread, geometry.after))
+        return F.conv_transpose2d(y, w, None, stride, before, _output_padding(unread, geometry.after))
     extra = max(0, unread[0]), max(0, unread[1])
     whole = F.conv_transpose2d(y, w, None, stride, 0, extra)
     cut = whole[:, :, before[0]: before[0] + size[0], before[1]: before[1] + size[1]]
@@ -176,7 +176,7 @@ def _padded_natively(x: Tensor, geometry: Geometry) -> tuple[Tensor, Pair]:
     return F.pad(x, (left, right, top, bottom)).contiguous(memory_format=torch.channels_last), (0, 0)
 
 
-def unread_after(unread: Pair, after: Pair) -> Pair:
+def _output_padding(unread: Pair, after: Pair) -> Pair:
     """What torch calls output_padding: rows and columns of x that no patch reaches, counted from the end of its padding."""
     return unread[0] + after[0], unread[1] + after[1]
 
