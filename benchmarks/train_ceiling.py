@@ -19,6 +19,7 @@ from train_sides import TURNS, Side
 from ganvas.config import RunConfig
 from ganvas.losses import loss_pair
 from ganvas.networks.build import build_networks
+from ganvas.training.penalties import penalties_at
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step, turns_at
 
@@ -74,7 +75,7 @@ def step_products(config: RunConfig) -> dict[Product, float]:
     with _Noting() as noting:
         for step in range(TURNS):
             turns = turns_at(config.plan, step)
-            train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z)
+            train_step(state, config.plan, losses, penalties_at(config.train, 0, 0), turns, reals, z, z)
     return {product: times / TURNS for product, times in noting.products.items()}
 
 

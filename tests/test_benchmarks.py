@@ -29,6 +29,7 @@ from ganvas.ops.augment import augment
 from ganvas.ops.convolution import Geometry, Kernels, down
 from ganvas.presets import load_preset
 from ganvas.training import loop
+from ganvas.training.penalties import penalties_at
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step, turns_at
 
@@ -252,7 +253,7 @@ def test_the_products_of_a_step_are_what_torch_counts(modules: SimpleNamespace, 
     z = torch.empty(3, config.network.z_dim, device="meta")
     with FlopCounterMode(display=False) as counted:
         for step in range(2):
-            train_step(state, config.plan, loss_pair(config.train.loss, config.plan.real_label), config.train.r1_gamma,
+            train_step(state, config.plan, loss_pair(config.train.loss, config.plan.real_label), penalties_at(config.train, 0, 0),
                        turns_at(config.plan, step), reals, z, z)
     assert ceiling.flop(ceiling.step_products(config)) == counted.get_total_flops() / 2
 

@@ -122,6 +122,24 @@ def test_all_faults_are_told_at_once_each_with_option_value_and_meaning():
     ({"plan.d_step": "real_then_fake", "train.loss": "relativistic"}, ["plan.d_step", "pairing"]),
     ({"plan.d_step": "real_then_fake", "train.r1_gamma": 1}, ["plan.d_step", "train.r1_gamma 0"]),
     ({"plan.real_label": 0.9, "train.loss": "hinge"}, ["plan.real_label 0.9", "train.loss 'hinge'"]),
+    ({"plan.d_step": "real_then_fake", "train.r2_gamma": 1}, ["plan.d_step", "r2_gamma"]),
+    ({"plan.d_step": "real_then_fake", "train.gp_weight": 1}, ["plan.d_step", "gp_weight"]),
+    ({"train.penalty": "differences", "train.gp_weight": 1}, ["train.penalty 'differences'", "train.gp_weight", "'exact'"]),
+    ({"train.penalty": "differences", "network.d_spectral_norm": True}, ["'differences'", "network.d_spectral_norm", "'exact'"]),
+    ({"train.penalty": "lazy"}, ["train.penalty", "'lazy'"]),
+    ({"train.penalty_every": 0}, ["train.penalty_every", "0"]),
+    ({"train.gamma_start": 0}, ["train.gamma_start", "0"]),
+    ({"execution.compile": True, "train.r2_gamma": 1}, ["execution.compile", "second derivatives"]),
+    ({"augment.color": 1.5}, ["augment.color", "1.5"]),
+    ({"augment.translation": 0.6}, ["augment.translation", "0.6"]),
+    ({"augment.probability": -0.1}, ["augment.probability", "-0.1"]),
+    ({"network.g_depth": 1}, ["network.g_depth", "'dcgan' does not read it"]),
+    ({"network.conditional": True}, ["network.conditional", "'dcgan' does not read it"]),
+    ({"network.family": "residual", "network.kernel": 5}, ["network.kernel", "'residual' does not read it"]),
+    ({"network.family": "residual", "network.g_depth": 9}, ["network.g_depth", "9"]),
+    ({"network.family": "residual", "network.bn_eps": 0.1, "network.init": "torch"}, ["network.bn_eps", "network.init"]),
+    ({"data.class_names": ["a", "b"]}, ["data.class_counts", "0 of them for 2"]),
+    ({"data.class_names": ["a"], "data.class_counts": [-1]}, ["data.class_counts"]),
     ({"network.family": "mnist28"}, ["28x28", "64x64", "data.size"]),
     ({"network.family": "mnist28", "data.size": 28, "network.kernel": 5}, ["network.kernel", "mnist28"]),
     ({"network.g_stem": "linear", "network.g_stem_norm": "units", "output.grid_n": 1}, ["output.grid_n 1", "units"]),
@@ -133,6 +151,37 @@ def test_all_faults_are_told_at_once_each_with_option_value_and_meaning():
 def test_what_cannot_be_is_refused_in_the_users_terms(options, named):
     text = fault(options)
     assert [part for part in named if part not in text] == []
+
+
+@pytest.mark.parametrize("options", [
+    {"execution.compile": True, "train.r1_gamma": 1, "train.penalty_every": 2},
+    {"execution.compile": True, "train.r1_gamma": 1, "train.penalty": "differences"},
+    {"network.d_spectral_norm": True, "train.r1_gamma": 1}, {"network.d_spectral_norm": True, "train.gp_weight": 10},
+    {"train.penalty": "differences", "train.r1_gamma": 1, "train.r2_gamma": 1, "train.penalty_every": 4}])
+def test_what_goes_together_is_allowed(options):
+    assert make_config(options)
+
+
+@pytest.mark.parametrize(("options", "on"), [
+    ({}, False), ({"augment.color": 1}, True), ({"augment.translation": 0.1}, True), ({"augment.cutout": 0.5}, True),
+    ({"augment.color": 1, "augment.probability": 0}, False)])
+def test_augmentation_is_on_where_anything_is_changed(options, on):
+    assert make_config(options).augment.is_on == on
+
+
+@pytest.mark.parametrize(("conditional", "number"), [(True, 2), (False, 0)])
+def test_classes_count_where_the_networks_are_told_them(conditional, number):
+    config = make_config({"network.family": "residual", "network.conditional": conditional, "data.class_names": ["a", "b"],
+                          "data.class_counts": [3, 4]})
+    assert config.num_classes == number
+
+
+def test_what_decides_over_weights_may_not_change_on_the_way():
+    names = ("train.r2_gamma", "train.gamma_start", "train.gamma_ramp_kimg", "train.gp_weight", "augment.color",
+             "augment.translation", "augment.cutout")
+    changed = make_config({name: 0.5 for name in names}, {"train.penalty_every": 2, "train.penalty": "exact"})
+    assert [line.partition(":")[0] for line in differences(make_config(), changed)] == [
+        name for name, _ in fields() if name in (*names, "train.penalty_every")]
 
 
 def test_checks_over_several_options_tell_all_their_faults():

@@ -25,7 +25,7 @@ from ganvas.data.source_tables import TABLE_ENDINGS
 from ganvas.data.source_tar import TAR_ENDINGS
 from ganvas.data.source_zip import MAX_COMPRESSION_RATIO
 from ganvas.data.twins import EXHAUSTIVE, Kind
-from ganvas.recipe import BOTH_WAYS, CLEAR_AREA, ENLARGED, FEWEST_TO_HOLD, HOLDOUT, MOST_AUTO_PX, MOST_HELD, MOSTLY
+from ganvas.recipe_images import BOTH_WAYS, CLEAR_AREA, ENLARGED, FEWEST_TO_HOLD, HOLDOUT, MOST_AUTO_PX, MOST_HELD, MOSTLY
 from makers import image_folder
 
 ROOT = Path(__file__).parents[1]

@@ -24,6 +24,7 @@ from ganvas.generator import (
     reestimate_batch_norm,
 )
 from ganvas.networks.build import build_networks
+from ganvas.networks.latents import draw_latents
 from ganvas.ops.pixels import to_uint8
 from ganvas.presets import load_preset, preset_names
 from ganvas.rng import Purpose, latents
@@ -46,7 +47,7 @@ def sampler(config, seed=0):
     G, _ = build_networks(config.network, config.data, seed)
     for _ in range(3):
         with torch.no_grad():
-            G(torch.from_numpy(latents(0, Purpose.Z, np.arange(16), config.network.z_dim, "normal")))
+            G(torch.from_numpy(draw_latents(config, 0, Purpose.Z, np.arange(16))))
     return ImageGenerator(G, config, nimg=0, averaged=False)
 
 
@@ -340,7 +341,7 @@ def test_a_samplers_copy_is_that_of_its_moment_and_shared_by_all_who_ask_for_it(
 
 
 def test_a_generator_without_running_averages_needs_no_statistics(monkeypatch):
-    monkeypatch.setattr(generator_module, "latents", lambda *args: pytest.fail("drew z"))
+    monkeypatch.setattr(generator_module, "draw_latents", lambda *args: pytest.fail("drew z"))
     config = preset_config("radford-faces-64")
     reestimate_batch_norm(build_networks(config.network, config.data, seed=0)[0], config)
 
@@ -390,3 +391,78 @@ def test_a_failed_picture_leaves_the_buffers_too():
         progress_grid(Sampler(G.eval(), config, False), 0)
     assert all(torch.equal(a, b) for a, b in zip(G.buffers(), before, strict=True))
     assert not G.training
+
+
+# ---------------------------------------------------------------- classes
+
+CLASSES = {"network.family": "residual", "network.conditional": True, "data.class_names": ["cat", "dog", "owl"],
+           "data.class_counts": [10, 30, 60]}
+
+
+def knows_classes(*layers, seed=0):
+    """A conditional generator of which a class can be seen in every picture."""
+    generator = sampler(config_for(CLASSES, *layers), seed)
+    with torch.no_grad():
+        generator.network.stem.weight.normal_(0, 1, generator=torch.Generator().manual_seed(seed))
+    return generator
+
+
+def test_a_conditional_generator_carries_its_classes_and_any_other_none():
+    assert knows_classes().class_names == ("cat", "dog", "owl")
+    assert sampler(config_for(CLASSES | {"network.conditional": False})).class_names == ()
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_pictures_of_a_class_are_the_same_in_every_call_and_unlike_those_of_others(label):
+    generator = knows_classes()
+    pictures = generator.sample(70, seed=3, label=label)
+    for n, start in ((1, 69), (64, 0), (5, 60)):
+        assert np.array_equal(generator.sample(n, seed=3, start=start, label=label), pictures[start : start + n])
+    assert np.array_equal(knows_classes().sample(70, seed=3, label=label), pictures)
+    other = generator.sample(70, seed=3, label=1)
+    assert all((a != b).any() for a, b in zip(pictures, other, strict=True))
+    z = generator.z(70, seed=3, label=label)
+    assert np.array_equal(z[:, :5], generator.z(70, seed=3, label=1)[:, :5])
+    assert (z[:, 5:] == np.eye(3)[label]).all()
+
+
+def test_without_a_label_classes_come_as_often_as_in_the_images():
+    generator = knows_classes()
+    z = generator.z(1000, seed=1)
+    assert np.abs(z[:, 5:].mean(0) - [0.1, 0.3, 0.6]).max() < 0.05
+    pictures = generator.sample(8, seed=1)
+    for k, number in enumerate(z[:8, 5:].argmax(1)):
+        assert np.array_equal(pictures[k], generator.sample(1, seed=1, start=k, label=int(number))[0])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_progress_grid_shows_the_classes_one_after_the_other(mode):
+    config = config_for(CLASSES, {"output.grid_n": 7, "output.grid_mode": mode})
+    given = []
+    G, _ = build_networks(config.network, config.data, seed=0)
+    G.register_forward_pre_hook(lambda module, z: given.append(z[0]))
+    progress_grid(Sampler(G, config, averaged=False), 100)
+    assert given[0][:, 5:].argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert (given[0][:, 5:].sum(1) == 1).all()
+
+
+def test_statistics_of_an_average_are_of_classes_as_the_images_have_them():
+    config = config_for(CLASSES)
+    given = []
+    G, _ = build_networks(config.network, config.data, seed=0)
+    G.register_forward_pre_hook(lambda module, z: given.append(z[0]))
+    reestimate_batch_norm(G, config)
+    drawn = torch.cat(given)
+    assert drawn.shape == (BATCH_NORM_BATCHES * CHUNK, 8)
+    assert (drawn[:, 5:].mean(0) - torch.tensor([0.1, 0.3, 0.6])).abs().max() < 0.05
+
+
+def test_a_checkpoint_brings_the_classes_back(tmp_path):
+    config = config_for(CLASSES)
+    make_run(tmp_path / "run", config, nimgs=(8,))
+    generator = load(tmp_path / "run")
+    assert generator.class_names == ("cat", "dog", "owl")
+    own = ImageGenerator(build_networks(config.network, config.data, seed=8)[0], config, 8, averaged=False)
+    assert np.array_equal(generator.sample(2, label=1), own.sample(2, label=1))
+    D, _, _ = load_discriminator(RunFolder(tmp_path / "run"))
+    assert D(torch.zeros(2, 3, 20, 12)).shape == D(torch.zeros(2, 3, 20, 12), torch.tensor([0, 2])).shape == (2,)

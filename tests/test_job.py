@@ -29,7 +29,7 @@ def source():
 
 def options(more_settings=None, **more):
     settings = {"network.g_channels": 4, "network.d_channels": 4, "output.checkpoint_every": "2 steps", "output.grid_n": 4,
-                "data.holdout": 0, "data.mirror": False}
+                "data.holdout": 0, "data.mirror": False, "plan.tail": "ragged"}
     return {"size": "16", "batch": 8, "threads": 1, "device": "cpu", "settings": settings | (more_settings or {}),
             "watch": Heard(), **more}
 
@@ -39,7 +39,7 @@ def newest(run):
 
 
 def test_an_edited_or_missing_config_file_does_not_let_other_options_in(source):
-    ganvas.train(source, **options(steps=2))
+    ganvas.train(source, **options(steps=2, lr=2e-4))
     config = Path("runs/images/config.yaml")
     config.write_text(config.read_text(encoding="utf-8").replace("lr: 0.0002", "lr: 0.1"), encoding="utf-8")
     with pytest.raises(RunError, match=r"train\.lr: 0\.0002 -> 0\.1"):
@@ -128,7 +128,7 @@ def test_options_that_contradict_each_other_are_named(source):
 
 
 def test_a_short_run_with_an_averaged_generator_shows_what_it_has_learnt(source):
-    ganvas.train(source, **options({"train.ema_half_life_kimg": 1000}, steps=40))
+    ganvas.train(source, **options({"train.ema_half_life_kimg": 1000}, steps=40, lr=2e-4))
     tensors, _ = newest("runs/images")
     name = next(name for name in tensors if name.startswith("G/") and name.endswith("weight"))
     first = ganvas.load("runs/images")                               # averaged over the last few steps, not over the start

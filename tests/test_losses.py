@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from ganvas import rng
 from ganvas.errors import ConfigError
-from ganvas.losses import LOSSES, loss_pair, own_pair, r1_penalty
+from ganvas.losses import LOSSES, finite_difference_penalty, interpolation_penalty, loss_pair, own_pair, r1_penalty
+from ganvas.rng import Purpose
 
 torch.manual_seed(0)
 REAL, FAKE = torch.randn(7, dtype=torch.float64) * 4, torch.randn(7, dtype=torch.float64) * 4
@@ -76,6 +79,13 @@ def test_hinge_stops_at_the_margin():
     assert_close(pair.g(REAL, FAKE), -FAKE.sum())
 
 
+def test_wasserstein_is_the_difference_of_the_sums():
+    pair = LOSSES["wasserstein"]
+    assert_close(pair.d(REAL, FAKE), FAKE.sum() - REAL.sum())
+    assert_close(pair.g(REAL, FAKE), -FAKE.sum())
+    assert_close(pair.d(REAL + 3, FAKE + 3), pair.d(REAL, FAKE))
+
+
 def test_least_squares_is_half_the_squared_distance_to_the_targets():
     pair = LOSSES["least_squares"]
     assert_close(pair.d(REAL, FAKE), F.mse_loss(REAL, ONES, reduction="sum") / 2 + F.mse_loss(FAKE, ZEROS, reduction="sum") / 2)
@@ -139,12 +149,19 @@ def test_a_loss_that_is_no_sum_over_the_images_is_refused_with_the_remedy(bad):
         own_pair(good.d, bad)
 
 
-# ---------------------------------------------------------------- R1
+# ---------------------------------------------------------------- penalties
+
+
+W = torch.randn(3, 8, 8)
+
+
+def linear(images):
+    return (images * W).sum(dim=(1, 2, 3))
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_weight_norm_for_each_image():
-    w, reals = torch.randn(3, 8, 8), torch.randn(5, 3, 8, 8, requires_grad=True)
-    assert_close(r1_penalty((reals * w).sum(dim=(1, 2, 3)), reals), 5 * w.square().sum())
+    reals = torch.randn(5, 3, 8, 8, requires_grad=True)
+    assert_close(r1_penalty(linear(reals), reals), 5 * W.square().sum())
 
 
 def test_r1_of_a_quadratic_discriminator_is_known_and_can_be_trained_through():
@@ -153,3 +170,53 @@ def test_r1_of_a_quadratic_discriminator_is_known_and_can_be_trained_through():
     assert_close(penalty, scale.detach() ** 2 * reals.square().sum())
     penalty.backward()
     assert_close(scale.grad, 2 * scale.detach() * reals.detach().square().sum())
+
+
+def test_finite_differences_of_a_linear_discriminator_are_its_squared_slope_at_any_spread():
+    images, noise = torch.randn(5, 3, 8, 8, dtype=torch.float64), torch.randn(5, 3, 8, 8, dtype=torch.float64)
+    for spread in (0.01, 1.0):
+        found = finite_difference_penalty(linear(images), linear(images + spread * noise), spread)
+        assert_close(found, linear(noise).square().sum())
+
+
+def test_finite_differences_by_signs_are_r1_on_average():
+    images = torch.randn(5, 3, 8, 8, requires_grad=True, generator=torch.Generator().manual_seed(1))
+    signs = torch.from_numpy(rng.signs(0, Purpose.PENALTY, np.arange(5 * 2000), 3 * 8 * 8)).view(2000, 5, 3, 8, 8)
+
+    def curved(images):
+        return linear(images).div(10).sin() + 0.5 * linear(images.square())
+
+    exact = r1_penalty(curved(images), images).detach()
+    with torch.no_grad():
+        found = torch.stack([finite_difference_penalty(curved(images), curved(images + 0.01 * n), 0.01) for n in signs])
+    assert (found.mean() - exact).abs() < 4 * found.std() / 2000**0.5 < 0.1 * exact
+
+
+def test_finite_differences_can_be_trained_through():
+    scale, images, noise = torch.tensor(2.0, requires_grad=True), torch.randn(5, 3, 8, 8), torch.ones(5, 3, 8, 8)
+    finite_difference_penalty(scale * linear(images), scale * linear(images + 0.1 * noise), 0.1).backward()
+    assert_close(scale.grad, 2 * scale.detach() * 5 * W.sum() ** 2, rtol=1e-4, atol=0)
+
+
+def test_wgan_gp_of_a_linear_discriminator_is_how_far_its_slope_is_from_1():
+    reals, fakes, shares = torch.randn(5, 3, 8, 8), torch.randn(5, 3, 8, 8), torch.rand(5)
+    assert_close(interpolation_penalty(linear, reals, fakes, shares), 5 * (W.norm() - 1).square())
+    assert interpolation_penalty(lambda x: linear(x) / W.norm(), reals, fakes, shares) < 1e-9
+
+
+def test_wgan_gp_looks_at_the_share_of_each_real_and_can_be_trained_through():
+    scale, shares = torch.tensor(2.0, requires_grad=True), torch.tensor([0.0, 1.0, 0.25])
+    reals, fakes = torch.randn(3, 3, 4, 4, requires_grad=True), torch.randn(3, 3, 4, 4, requires_grad=True)
+    penalty = interpolation_penalty(lambda x: scale * x.square().sum(dim=(1, 2, 3)) / 2, reals, fakes, shares)
+    norms = torch.stack([fakes[0], reals[1], 0.25 * reals[2] + 0.75 * fakes[2]]).detach().flatten(1).norm(dim=1)
+    assert_close(penalty, (2 * norms - 1).square().sum())                             # gradient: scale * image
+    penalty.backward()
+    assert_close(scale.grad, (2 * (2 * norms - 1) * norms).sum())
+    assert reals.grad is None and fakes.grad is None
+
+
+def test_wgan_gp_of_a_flat_discriminator_is_1_for_each_image_and_its_gradient_is_finite():
+    scale = torch.tensor(0.0, requires_grad=True)
+    penalty = interpolation_penalty(lambda x: scale * linear(x), torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.rand(4))
+    penalty.backward()
+    assert penalty == 4 and scale.grad.isfinite()

@@ -105,6 +105,50 @@ def test_memory_is_read_from_meminfo_and_asked_of_the_system_elsewhere(lay, tmp_
     assert machine.total_memory(tmp_path / "nothing") > 10**8
 
 
+def test_usable_memory_is_the_machines_or_what_the_control_group_allows_of_it(lay, tmp_path):
+    root = lay({"proc/meminfo": "MemTotal:       16384 kB"})
+    assert machine.usable_memory(root) == 16384 * 1024
+    lay({"proc/self/cgroup": V2, "sys/fs/cgroup/user/memory.max": "6000"})
+    assert machine.usable_memory(root) == 6000
+
+
+MEMINFO = {"proc/meminfo": "MemTotal:       100 kB\nMemAvailable:   40 kB"}
+
+
+@pytest.mark.parametrize(("files", "free"), [
+    ({}, 40 * 1024),
+    ({"user/memory.max": "max", "user/memory.current": "9"}, 40 * 1024),
+    ({"user/memory.max": "6000"}, 6000),
+    ({"user/memory.max": "6000", "user/memory.current": "7000"}, 0),
+    ({"user/memory.max": "6000", "user/memory.current": "5000", "user/memory.stat": "anon 1\ninactive_file 2000"}, 3000),
+    ({"user/memory.max": "6000", "user/memory.current": "100", "user/job/memory.max": "5000", "user/job/memory.current": "90"},
+     4910),
+])
+def test_free_memory_is_the_least_of_what_the_system_has_and_each_level_leaves(lay, files, free):
+    group = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    assert machine.free_memory(lay(MEMINFO | {"proc/self/cgroup": V2} | group)) == free
+
+
+def test_free_memory_knows_groups_of_version_1(lay):
+    group = {"memory.limit_in_bytes": "8000", "memory.usage_in_bytes": "5000",
+             "memory.stat": "inactive_file 1\ntotal_inactive_file 1000"}
+    files = {f"sys/fs/cgroup/memory/{name}": text for name, text in group.items()}
+    assert machine.free_memory(lay(MEMINFO | {"proc/self/cgroup": V1} | files)) == 4000
+
+
+def test_without_groups_the_systems_own_word_counts(lay):
+    assert machine.free_memory(lay(MEMINFO)) == 40 * 1024
+
+
+def test_a_mac_is_asked_for_its_free_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    said = ("Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:        10.\nPages active:      500.\n"
+            "Pages inactive:     5.\nPages speculative:  1.\nPages throttled:    7.\n")
+    assert machine.free_memory(tmp_path, lambda command: said) == 16 * 16384
+    assert machine.free_memory(tmp_path, lambda command: None) is None
+    assert machine.free_memory(tmp_path, lambda command: "otherwise") is None
+
+
 def test_the_processor_is_the_first_one_listed(lay):
     root = lay({"proc/cpuinfo": "processor\t: 0\nmodel name\t: Fast One\nflags\t\t: fpu avx2\n\n"
                                 "processor\t: 1\nmodel name\t: Other"})
@@ -242,4 +286,7 @@ def test_this_machine_can_be_read():
     assert quota is None or quota > 0
     limit = machine.memory_limit()
     assert limit is None or limit > 0
+    free, usable = machine.free_memory(), machine.usable_memory()
+    assert usable is not None
+    assert free is None or 10**7 < free <= usable
     machine.mount_of(Path.cwd())

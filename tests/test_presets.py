@@ -67,7 +67,29 @@ def test_the_tutorials_discriminator_has_the_published_count():
     assert PARAMETERS["pytorch-faces-64"][1] == 2_765_568
 
 
-@pytest.mark.parametrize("name", preset_names())
+COMPLETE = [name for name in preset_names() if load_preset(name).is_complete]
+
+
+def test_only_the_thin_layers_over_the_modern_recipe_leave_anything_open():
+    assert {*preset_names()} - {*COMPLETE} == {"conditional", "sprites"}
+    for name in ("conditional", "sprites"):
+        assert config_of(name).preset == name
+        assert not {"train.batch", "network.g_channels", "length"} & load_preset(name).values.keys()
+
+
+@pytest.mark.parametrize("size", [28, 32, 64, 128, 256])
+def test_the_modern_presets_are_of_one_kind(size):
+    config = config_of(f"modern-{size}")
+    assert str(config.data.size) == f"{size}x{size}"
+    assert config.network.family == "residual"
+    assert config.train.loss == "relativistic" and config.train.ema_half_life_kimg > 0
+    assert config.train.r1_gamma > 0 and config.train.r2_gamma > 0
+    assert config.output.grid_mode == "eval"                     # the averaged generator, as it samples
+    header = load_preset(f"modern-{size}").header
+    assert "Ours, no classic" in header and "arXiv 2501.05441" in header
+
+
+@pytest.mark.parametrize("name", COMPLETE)
 def test_every_preset_makes_images_and_logits(name):
     config, (G, D) = config_of(name), networks_of(name)
     data = config.data

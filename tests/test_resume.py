@@ -11,7 +11,7 @@ import torch
 
 import ganvas
 from ganvas.checkpoint import read_checkpoint
-from ganvas.presets import preset_names
+from ganvas.presets import load_preset, preset_names
 from ganvas.report.log import CLOCK_FIELDS, read_rows
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import Watcher
@@ -46,10 +46,20 @@ class Quiet(Watcher):
         self.lines.append(text)
 
 
+# What a run can have besides its preset's options, all at once; penalties by second derivatives, or by differences.
+EVERYTHING = {
+    "network.conditional": True, "data.labels": "folder", "network.g_depth": 1, "network.d_depth": 1, "plan.g_fakes": "fresh",
+    "train.r1_gamma": 1.0, "train.r2_gamma": 2.0, "train.gamma_start": 10.0, "train.gamma_ramp_kimg": 0.05,
+    "train.penalty_every": 2, "train.ema_half_life_kimg": 0.1, "augment.color": 1.0, "augment.translation": 0.125,
+    "augment.cutout": 0.5, "augment.probability": 0.7, "data.mirror": True, "data.rotation_degrees": 10, "data.holdout": 4}
+MORE = {"everything": EVERYTHING, "differences": EVERYTHING | {"train.penalty": "differences"}}
+CLASSICS = [name for name in preset_names() if load_preset(name).values.get("network.family", "residual") != "residual"]
+
+
 def run_options(source, preset, out, **more):
-    size = "28" if preset == "coursera-mnist-28" else "16"
-    return {"source": source, "preset": preset, "out": out, "batch": 8, "size": size, "steps": STEPS, "threads": 1,
-            "device": "cpu", "settings": NARROW, "watch": Quiet(), **more}
+    size, own = "28" if preset == "coursera-mnist-28" else "16", MORE.get(preset, {})
+    return {"source": source, "preset": "conditional" if own else preset, "out": out, "batch": 8, "size": size, "steps": STEPS,
+            "threads": 1, "device": "cpu", "settings": NARROW | own, "watch": Quiet(), **more}
 
 
 def rows(run: Path):
@@ -62,9 +72,12 @@ def last_state(run: Path):
 
 
 @pytest.mark.parametrize(("preset", "precision"), [
-    *((preset, "fp32") for preset in preset_names()), ("coursera-mnist-28", "bf16"), ("pytorch-faces-64", "bf16")])
+    *((preset, "fp32") for preset in (*CLASSICS, "modern-32", "everything")),
+    *((preset, "bf16") for preset in ("coursera-mnist-28", "pytorch-faces-64", "differences"))])
 def test_killed_and_started_again_equals_an_unbroken_run(preset, precision, tmp_path):
-    source = str(image_folder(tmp_path / "images"))
+    for kind in range(2):
+        image_folder(tmp_path / "images" / f"kind {kind}", n=10, seed=kind)
+    source = str(tmp_path / "images")
     command = [sys.executable, "-c", KILLED, source, preset, str(tmp_path / "killed"), precision]
     killed = subprocess.run(command, cwd=Path(__file__).parent, check=False)
     assert killed.returncode == -signal.SIGKILL

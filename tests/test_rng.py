@@ -49,6 +49,8 @@ def test_the_numbers_of_the_purposes_are_never_changed():
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "ORDER": 0, "Z": 1, "Z_G": 2, "ROTATION": 3, "FLIP": 4, "GRID": 5, "SAMPLE": 6, "BATCH_NORM": 7,
         "REPLACEMENT": 8, "MEASURE": 9, "EVALUATE": 10, "SUBSET": 11,
+        "AUGMENT_D_REAL": 12, "AUGMENT_D_FAKE": 13, "AUGMENT_G_REAL": 14, "AUGMENT_G_FAKE": 15,
+        "LABEL": 16, "PENALTY": 17, "PENALTY_FAKE": 18,
     }  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def test_shuffles_are_those_of_the_first_version():
     assert huge.tolist() == [1182177668, 8461065679, 643687964]
 
 
-@pytest.mark.parametrize("draw", [rng.uniforms, rng.normals])
+@pytest.mark.parametrize("draw", [rng.uniforms, rng.normals, rng.signs])
 def test_draws_do_not_depend_on_how_the_indices_are_grouped(draw):
     where = np.arange(40, 57, dtype=np.int64)
     together = draw(3, Purpose.Z, where, 7)
@@ -102,7 +104,7 @@ def test_draws_do_not_depend_on_how_the_indices_are_grouped(draw):
     assert_array_equal(draw(3, Purpose.Z, where[order], 7), together[order])
 
 
-@pytest.mark.parametrize("draw", [rng.uniforms, rng.normals])
+@pytest.mark.parametrize("draw", [rng.uniforms, rng.normals, rng.signs])
 def test_a_longer_draw_begins_with_the_shorter_one(draw):
     where = np.arange(3, dtype=np.int64)
     longest = draw(3, Purpose.Z, where, 9)
@@ -110,9 +112,27 @@ def test_a_longer_draw_begins_with_the_shorter_one(draw):
         assert_array_equal(draw(3, Purpose.Z, where, count), longest[:, :count])
 
 
+def test_signs_are_the_bits_of_the_words_from_the_least_to_the_greatest():
+    words = rng.philox(np.array([[5, 0, 0, Purpose.PENALTY], [5, 0, 1, Purpose.PENALTY]], dtype=np.uint32), (3, 0)).ravel()
+    expected = [1 if int(words[k // 32]) >> (k % 32) & 1 else -1 for k in range(250)]
+    draws = rng.signs(3, Purpose.PENALTY, indices(5, 6), 250)
+    assert draws.dtype == np.float32 and draws.shape == (2, 250)
+    assert draws[0].tolist() == expected != draws[1].tolist()
+
+
+def test_signs_are_equally_frequent_and_know_nothing_of_their_neighbours():
+    draws = rng.signs(0, Purpose.PENALTY, np.arange(400, dtype=np.int64), 1000)
+    assert set(np.unique(draws)) == {-1, 1}
+    four_errors = 4 / math.sqrt(draws.size)
+    assert abs(draws.mean()) < four_errors
+    for distance in (1, 2, 8, 31, 32, 64):
+        assert abs((draws[:, distance:] * draws[:, :-distance]).mean()) < 1.1 * four_errors
+    assert abs((draws[1:] * draws[:-1]).mean()) < 1.1 * four_errors
+
+
 def test_no_indices_give_no_numbers():
     nothing = np.empty(0, dtype=np.int64)
-    assert rng.normals(0, Purpose.Z, nothing, 5).shape == (0, 5)
+    assert rng.normals(0, Purpose.Z, nothing, 5).shape == rng.signs(0, Purpose.Z, nothing, 5).shape == (0, 5)
     assert rng.integers(0, Purpose.Z, nothing, 5).shape == (0,)
     assert rng.permute(nothing, 5, 0, Purpose.ORDER, 0).shape == (0,)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ganvas.config import RunConfig
 from ganvas.losses import r1_penalty
+from ganvas.networks.latents import latent_size
 from ganvas.ops.precision import autocast, widen
 
 CHECKED_IMAGES = 8                   # enough for batch norm over 1x1 maps
@@ -43,7 +44,7 @@ def _gradients(config: RunConfig, networks: Networks, precision: str) -> dict[st
     data, device, own = config.data, torch.device(config.execution.device), config.network.family == "custom"
     G, D = ((network if own else lively(network)).to(device).train() for network in networks)      # theirs may need their weights
     n, generator = config.train.batch if own else CHECKED_IMAGES, torch.Generator().manual_seed(0)
-    z = torch.randn(n, config.network.z_dim, generator=generator).to(device)
+    z = torch.randn(n, latent_size(config), generator=generator).to(device)
     reals = torch.rand(n, data.channels, data.size.height, data.size.width, generator=generator).to(device) * 2 - 1
     def logits(images: Tensor, precision: str) -> Tensor:
         with autocast(device.type, precision):

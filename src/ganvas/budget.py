@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ganvas.config import RunConfig
-from ganvas.data.split import Subset
+from ganvas.data.batches import LabelledImages
 from ganvas.losses import LossPair
 from ganvas.measuring import time_for
 from ganvas.training import loop
@@ -87,11 +87,11 @@ class Budget:
 
 
 def measured_speed(
-    config: RunConfig, networks: tuple[nn.Module, nn.Module], pack: Subset, losses: LossPair, measure_sec: float,
+    config: RunConfig, networks: tuple[nn.Module, nn.Module], images: LabelledImages, losses: LossPair, measure_sec: float,
 ) -> float:
     """Images a second of the training loop, on a throwaway copy of the networks; takes `measure_sec` and two steps."""
     state = TrainState.create(config, *copy.deepcopy(networks))
-    ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), pack, losses)
+    ticks = loop.train(state, config.model_copy(update={"length": Amount(1e9, "kimg")}), images, losses)
     for _ in range(2):                                         # the first steps warm up
         next(ticks)
     started_at, nimg = clock.monotonic(), state.nimg

@@ -12,9 +12,14 @@ from pydantic.fields import FieldInfo
 from ganvas.errors import ConfigError
 from ganvas.values import Amount, AmountField, Channels, GroupBy, Holdout, ImageSize, ImageSizeField, Transparency
 
-MNIST28_READS = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_slope", "init")
+_ALL_READ = ("family", "z_dim", "z_distribution", "g_channels", "d_channels", "d_spectral_norm")
+READS = {                                      # of the options of the networks: what a family has a use for, where it is not all
+    "mnist28": {*_ALL_READ, "d_slope", "init"},
+    "residual": {*_ALL_READ, "g_depth", "d_depth", "g_norm", "conditional"},
+}
+RESIDUAL_ALONE = ("g_depth", "d_depth", "g_norm", "conditional")
 
-LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic", "custom"]
+LossName = Literal["nonsaturating", "minimax", "hinge", "least_squares", "relativistic", "wasserstein", "custom"]
 GridMode = Literal["train", "eval"]
 
 
@@ -42,7 +47,9 @@ class DataConfig(Section):
     frames: Literal["first", "all"] = Field("first", description="of animations: the first frame, or each as an image")
     labels: str = Field(
         "none", min_length=1, description="folder = each sub-folder is a class; or FILE[:COLUMN], a .csv, .jsonl or the like; "
-        "kept with the images, no network learns from them yet")
+        "network.conditional has the networks learn them")
+    class_names: tuple[str, ...] = Field((), description="classes that a conditional run knows, in the order of their numbers")
+    class_counts: tuple[int, ...] = Field((), description="images of each of them, by which samples' classes are drawn")
     size: ImageSizeField = Field(ImageSize(64, 64), description="size of the images the networks see, width x height")
     channels: Channels = Field(3, description="1 = grey, 3 = colour, 4 = colour and transparency")
     fit: Literal["crop", "pad", "stretch"] = Field(
@@ -60,6 +67,13 @@ class DataConfig(Section):
     mirror: bool = Field(False, description="half of the real images mirrored left to right, at random")
 
     @model_validator(mode="after")
+    def _classes_are_counted(self) -> "DataConfig":
+        if len(self.class_names) != len(self.class_counts) or min(self.class_counts, default=0) < 0:
+            raise ValueError(f"data.class_counts: {len(self.class_counts)} of them for {len(self.class_names)} data.class_names; "
+                             "each class needs its number of images")
+        return self
+
+    @model_validator(mode="after")
     def _transparency_needs_four_channels(self) -> "DataConfig":
         if (self.transparency == "keep") != (self.channels == 4):
             raise ValueError("data.transparency 'keep' and data.channels 4 belong together: set both or neither")
@@ -69,12 +83,18 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     """The two networks: a family, and the switches by which the classic DCGANs differ."""
 
-    family: Literal["dcgan", "mnist28", "custom"] = Field(
-        "dcgan", description="dcgan = the paper's family, any size; mnist28 = unpadded 28x28; custom = your own modules")
+    family: Literal["dcgan", "mnist28", "residual", "custom"] = Field(
+        "dcgan", description="dcgan = the paper's family, any size; mnist28 = unpadded 28x28; residual = the modern "
+        "one, any size; custom = your own modules")
     z_dim: int = Field(100, ge=1, le=4096, description="numbers in a latent z")
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="z ~ N(0, 1), or U(-1, 1)")
     g_channels: int = Field(64, ge=1, le=1024, description="maps of G's last hidden layer; doubled towards z, up to 8 times")
     d_channels: int = Field(64, ge=1, le=1024, description="maps of D's first layer; doubled towards the logit, up to 8 times")
+    g_depth: int = Field(0, ge=0, le=8, description="residual: blocks of two convolutions at each of G's resolutions")
+    d_depth: int = Field(0, ge=0, le=8, description="residual: blocks of two convolutions at each of D's resolutions")
+    g_norm: Literal["batch", "none"] = Field("batch", description="residual: batch norm in G, or no norm anywhere")
+    conditional: bool = Field(False, description="residual: the networks are told each image's class, from data.labels")
+    d_spectral_norm: bool = Field(False, description="D's weights divided by their largest singular value (Miyato et al. 2018)")
     kernel: Literal[4, 5] = Field(4, description="kernel of the stride-2 convolutions")
     padding: Literal["symmetric", "keras_same"] = Field(
         "symmetric", description="keras_same = 'same' as Keras pads at stride 2 (1 before, 2 after), kernel 5 only")
@@ -103,11 +123,13 @@ class NetworkConfig(Section):
             faults.append("network.padding 'keras_same' is defined for network.kernel 5")
         if self.g_stem_norm == "units" and self.g_stem != "linear":
             faults.append("network.g_stem_norm 'units' needs network.g_stem 'linear'")
-        if self.family == "mnist28":
-            unread = [name for name, field in type(self).model_fields.items()
-                      if name not in MNIST28_READS and getattr(self, name) != field.default]
-            faults += [f"network.{name}: network.family 'mnist28' has its layers fixed and does not read it; leave it out"
-                       for name in unread]
+        if self.family == "custom" and self.conditional:
+            faults.append("network.conditional: own networks are not told classes; leave it out")
+        if self.family != "custom":
+            fields = type(self).model_fields
+            reads = READS.get(self.family, set(fields) - set(RESIDUAL_ALONE))
+            faults += [f"network.{name}: network.family '{self.family}' does not read it; leave it out"
+                       for name, field in fields.items() if name not in reads and getattr(self, name) != field.default]
         return self._without(faults)
 
 
@@ -137,6 +159,15 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty through Adam's gradient, on every parameter")
     loss: LossName = Field("nonsaturating", description="adversarial loss; custom = your own pair, from Python")
     r1_gamma: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty on reals; 0 = off")
+    r2_gamma: float = Field(0.0, ge=0, description="weight of the R2 gradient penalty on fakes; 0 = off")
+    gamma_start: float = Field(1.0, gt=0, description="R1's and R2's weights at the start, times r1_gamma and r2_gamma")
+    gamma_ramp_kimg: float = Field(0.0, ge=0, description="images in which they come from there to their own values; 0 = at once")
+    gp_weight: float = Field(
+        0.0, ge=0, description="weight of WGAN-GP's penalty, between reals and fakes (10 with train.loss wasserstein); 0 = off")
+    penalty: Literal["exact", "differences"] = Field(
+        "exact", description="R1 and R2 by second derivatives, or by differences of D between an image and one a step aside")
+    penalty_every: int = Field(1, ge=1, le=64, description="penalties in every so many steps only, and so many times as heavy")
+    init_from: str = Field("", description="run, checkpoint or a tutorial's netG.pth whose weights to start from, where they fit")
     ema_half_life_kimg: float = Field(0.0, ge=0, description="half-life of the averaged generator; 0 = no averaging")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, z, order and augmentation")
 
@@ -145,6 +176,20 @@ class TrainConfig(Section):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"train.betas = {list(self.betas)}: both must lie in [0, 1)")
         return self
+
+
+class AugmentConfig(Section):
+    """What D sees of each image, real or made: changed at random, so that few images last longer (DiffAugment)."""
+
+    color: float = Field(0.0, ge=0, le=1, description="brightness, saturation and contrast; 1 = as the paper")
+    translation: float = Field(0.0, ge=0, le=0.5, description="moved by up to this share of its sides; the paper has 0.125")
+    cutout: float = Field(0.0, ge=0, le=1, description="a square of this share of its sides covered; the paper has 0.5")
+    probability: float = Field(1.0, ge=0, le=1, description="each kind of change is made to this share of the images")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.probability > 0 and max(self.color, self.translation, self.cutout) > 0
 
 
 class OutputConfig(Section):
@@ -193,21 +238,35 @@ class RunConfig(Section):
     network: NetworkConfig = NetworkConfig()
     plan: UpdatePlan = UpdatePlan()
     train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
     length: AmountField = Field(Amount(20, "epochs"), description="how long to train")
     output: OutputConfig = OutputConfig()
     measure: MeasureConfig = MeasureConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that the networks are told; 0 where they know of none."""
+        return len(self.data.class_names) if self.network.conditional else 0
+
     @model_validator(mode="after")
     def _sections_agree(self) -> "RunConfig":
         faults = []
-        separable = self.train.loss != "relativistic"
-        if self.plan.d_step == "real_then_fake" and not (separable and self.train.r1_gamma == 0):
-            faults.append("plan.d_step 'real_then_fake' needs a loss without pairing, and train.r1_gamma 0")
+        train, separable = self.train, self.train.loss != "relativistic"
+        penalised = train.r1_gamma or train.r2_gamma or train.gp_weight
+        if self.plan.d_step == "real_then_fake" and (penalised or not separable):
+            faults.append("plan.d_step 'real_then_fake' needs a loss without pairing, and train.r1_gamma 0, "
+                          "r2_gamma and gp_weight too")
         if self.plan.real_label != 1 and self.train.loss not in ("nonsaturating", "minimax"):
             faults.append(f"plan.real_label {self.plan.real_label} has no meaning for train.loss '{self.train.loss}'")
-        if self.execution.compile and self.train.r1_gamma:
-            faults.append("execution.compile goes with train.r1_gamma 0 only: PyTorch compiles no second derivatives")
+        if train.penalty == "differences" and train.gp_weight:
+            faults.append("train.penalty 'differences' is for R1 and R2: train.gp_weight needs 'exact'")
+        if train.penalty == "differences" and self.network.d_spectral_norm:
+            faults.append("train.penalty 'differences' and network.d_spectral_norm: each look at D changes its norms a "
+                          "little, which would be taken for a slope; set train.penalty 'exact'")
+        if self.execution.compile and penalised and train.penalty == "exact" and train.penalty_every == 1:
+            faults.append("execution.compile goes with train.r1_gamma 0 only: PyTorch compiles no second derivatives, "
+                          "and they are part of every step")
         if self.network.family == "mnist28" and self.data.size != (28, 28):
             faults.append(f"network.family 'mnist28' makes 28x28 images, not {self.data.size}: "
                           "set data.size to 28, or network.family to 'dcgan'")
@@ -225,7 +284,8 @@ SHORT = {
     "native": "data.native", "labels": "data.labels", "tile": "data.tile", "frames": "data.frames", "mirror": "data.mirror",
     "skip_bad": "data.skip_bad", "drop_duplicates": "data.drop_duplicates", "holdout": "data.holdout",
     "group_by": "data.group_by",
-    "batch": "train.batch", "lr": "train.lr", "seed": "train.seed", "patience": "measure.patience",
+    "init_from": "train.init_from", "batch": "train.batch", "lr": "train.lr", "seed": "train.seed",
+    "patience": "measure.patience",
     "device": "execution.device", "threads": "execution.threads", "precision": "execution.precision",
 }
 LENGTHS = ("kimg", "epochs", "steps")

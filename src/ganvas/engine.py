@@ -22,6 +22,7 @@ from ganvas.agreement import fault
 from ganvas.config import ExecutionConfig, RunConfig
 from ganvas.data.cache import cache_root
 from ganvas.files import write_whole
+from ganvas.networks.latents import latent_size
 from ganvas.networks.layers import Conv2d, ConvTranspose2d
 from ganvas.ops.convolution import DOWN, UP, WEIGH, Kernels
 from ganvas.ops.tuning import Shape, fastest
@@ -162,7 +163,7 @@ def _checked(config: RunConfig, engine: Engine, G: nn.Module, D: nn.Module) -> s
         return ""
     memory = _Memory(execution)
     about = [execution.device, execution.precision, execution.channels_last, engine.noted(), network.model_dump(),
-             str(config.data.size), config.data.channels, config.train.r1_gamma > 0]
+             str(config.data.size), config.data.channels, config.train.r1_gamma > 0, config.num_classes]
     way = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     if way in memory.agreed and network.family != "custom":
         return ""
@@ -194,7 +195,7 @@ def _shapes(config: RunConfig, G: nn.Module, D: nn.Module) -> dict[str, Shape]:
             found[name] = Shape(layer.geometry, config.train.batch, big, small, layer.sides(inputs[0])[0], dtype)
         layer.register_forward_hook(note)
     data, n = config.data, max(2, config.train.batch)
-    bare[0](torch.empty(n, config.network.z_dim, device="meta"))
+    bare[0](torch.empty(n, latent_size(config), device="meta"))
     bare[1](torch.empty(n, data.channels, data.size.height, data.size.width, device="meta"))
     return found
 

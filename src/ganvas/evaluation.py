@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from ganvas.metrics.extractors import make_extractor, noted_name
 from ganvas.metrics.feature_cache import Reference, load_features, real_features, save_features
 from ganvas.metrics.features import Extractor, Features, Kept, extract
 from ganvas.metrics.figures import Figure, Reals, figures, pixels_of
+from ganvas.networks.latents import draw_labels
 from ganvas.report.grid import save_png
 from ganvas.report.neighbours import draw_neighbours, telling_rows
 from ganvas.rng import Purpose, permute
@@ -143,9 +145,10 @@ def evaluate_generator(
         looked_at = np.union1d(pixels_of(total, n, options.repeats, options.seed), np.arange(min(total, MOST_COPY_SAMPLES)))
         return Kept((np.ascontiguousarray(images.transpose(0, 3, 1, 2)) for images in drawn), total, looked_at)
 
+    knows_classes = bool(generator.class_names) and generator.class_names == dataset.pack.class_names
     found, picture = _evaluate(
         samples, dataset, options, watch, save, subject=subject, source=source, checkpoint=generator.nimg, chosen=chosen,
-        averaged=generator.averaged)
+        averaged=generator.averaged, asked=partial(draw_labels, generator.config, options.seed) if knows_classes else None)
     if folder is not None:
         try:
             write_whole(folder.evaluation, json.dumps(found.as_dict(), indent=1, allow_nan=False))
@@ -277,10 +280,12 @@ def _too_few(samples: int, reals: Reals, options: Options) -> list[str]:
 def _evaluate(
     sampler: Callable[[int], Kept | Subset], dataset: Dataset, options: Options, watch: Watcher, save: Path | None, *,
     subject: str, source: str, checkpoint: int, chosen: str, averaged: bool, notes: list[str] | None = None,
+    asked: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
 ) -> tuple[Evaluation, NDArray[np.uint8]]:
     """The evaluation, and the picture of samples beside their nearest training images.
 
-    sampler: samples for repetitions of n each, of which those that are looked at again can be read.
+    sampler: samples for repetitions of n each, of which those that are looked at again can be read. asked: the classes that
+    samples of these numbers were made to be of.
     """
     options, notes, trained_on = options.check(), list(notes or []), len(dataset.train)
     if options.reals is not None and options.reals < len(dataset.split.train):
@@ -318,7 +323,9 @@ def _evaluate(
         nonlocal step
         watch.working(text.partition(",")[0], step := step + 1, options.repeats + 1)
 
-    found = tuple(figures(reals, samples, images.read, extractor, n=n, repeats=options.repeats, seed=options.seed, tell=tell))
+    classes = None if asked is None else asked(np.arange(len(samples.vectors)))
+    found = tuple(figures(reals, samples, images.read, extractor, n=n, repeats=options.repeats, seed=options.seed, tell=tell,
+                          asked=classes))
     notes += _too_few(len(samples.vectors), reals, options)
     looked_at = np.arange(min(len(samples.vectors), MOST_COPY_SAMPLES))
     copies, test = _copies(dataset, images.read(looked_at), samples.vectors[looked_at], train, holdout, extractor, options.seed,

@@ -17,8 +17,9 @@ from ganvas.config import RunConfig, flatten, make_config
 from ganvas.errors import RunError
 from ganvas.networks.build import build_networks
 from ganvas.networks.folding import folded
+from ganvas.networks.latents import draw_latents
 from ganvas.ops.pixels import to_uint8
-from ganvas.rng import Purpose, latents
+from ganvas.rng import Purpose
 from ganvas.run_folder import RunFolder, open_run
 
 CHUNK = 64                       # images that go through G together, always: rounding and batch statistics stay the same
@@ -39,29 +40,41 @@ class ImageGenerator:
         self._folded: tuple[list[Version], nn.Module] | None = None        # what it was made of, and the copy
         self.config, self.nimg, self.averaged, self.device = config, nimg, averaged, device
         self.z_dim, self.image_channels = config.network.z_dim, config.data.channels
+        self.class_names = config.data.class_names if config.network.conditional else ()      # () = knows of no classes
         self.image_size = (config.data.size.height, config.data.size.width)
 
-    def z(self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE) -> NDArray[np.float32]:
-        """The latents (n, z_dim) of the pictures start … start + n - 1 of this seed and purpose, from the prior of the run."""
-        indices = np.arange(start, start + n, dtype=np.int64)
-        return latents(seed, purpose, indices, self.z_dim, self.config.network.z_distribution)
+    def z(
+        self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE, label: int | None = None,
+    ) -> NDArray[np.float32]:
+        """What the pictures start … start + n - 1 of this seed and purpose are made from, (n, latents), by the prior of the run.
 
-    def sample(self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE) -> NDArray[np.uint8]:
-        """The pictures start … start + n - 1 of this seed and purpose, (n, H, W, C) uint8.
+        label: the class of all of them, a position in class_names; None = drawn as often as the training images have it.
+        """
+        if label is not None and not 0 <= label < len(self.class_names):
+            raise ValueError(f"label {label}: this generator knows {len(self.class_names)} classes, counted from 0")
+        indices = np.arange(start, start + n, dtype=np.int64)
+        return draw_latents(self.config, seed, purpose, indices, None if label is None else np.full(n, label, np.int64))
+
+    def sample(
+        self, n: int, seed: int = 0, start: int = 0, purpose: Purpose = Purpose.SAMPLE, label: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """The pictures start … start + n - 1 of this seed and purpose, (n, H, W, C) uint8; label as in `z`.
 
         Whole chunks of CHUNK pictures are made, so that picture k of a seed has the same companions, hence the same bits, in
         every call; a generator without running averages (radford-faces-64) needs that.
         """
         first, last = start // CHUNK, -(-(start + n) // CHUNK)
-        chunks = [to_uint8(self(torch.from_numpy(self.z(CHUNK, seed, chunk * CHUNK, purpose)))) for chunk in range(first, last)]
+        chunks = [to_uint8(self(torch.from_numpy(self.z(CHUNK, seed, chunk * CHUNK, purpose, label))))
+                  for chunk in range(first, last)]
         images = torch.cat(chunks)[start - first * CHUNK:][:n] if n else torch.empty(0, self.image_channels, *self.image_size)
         pictures: NDArray[np.uint8] = images.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
         return pictures
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
-        """The images of these latents: (N, z_dim) to (N, C, H, W) float32 in [-1, 1], in eval mode, CHUNK at a time.
+        """The images of these latents, as `z` gives them: (N, C, H, W) float32 in [-1, 1], made in eval mode, CHUNK at a time.
 
+        Four channels are premultiplied: ops.pixels.to_uint8 makes files of them.
         Without running averages (radford-faces-64) a chunk is normalised by itself, so an image depends on the others in
         it, and a chunk of one raises ValueError.
         """
@@ -219,7 +232,7 @@ def reestimate_batch_norm(network: nn.Module, config: RunConfig) -> None:
     device = next(network.parameters()).device
     for batch in range(BATCH_NORM_BATCHES if norms else 0):
         indices = np.arange(batch * CHUNK, (batch + 1) * CHUNK, dtype=np.int64)
-        z = latents(config.train.seed, Purpose.BATCH_NORM, indices, config.network.z_dim, config.network.z_distribution)
+        z = draw_latents(config, config.train.seed, Purpose.BATCH_NORM, indices)
         network(torch.from_numpy(z).to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -233,10 +246,11 @@ def progress_grid(sampler: Sampler, nimg: int) -> NDArray[np.uint8]:
     'train' mode normalises by the statistics of this very batch, as most of the classics' own pictures do.
     """
     network, config = sampler.network, sampler.config
-    output, net = config.output, config.network
+    output, classes = config.output, config.num_classes
     first = 0 if output.grid_z == "fixed" else nimg
     indices = np.arange(first, first + output.grid_n, dtype=np.int64)
-    z = torch.from_numpy(latents(config.train.seed, Purpose.GRID, indices, net.z_dim, net.z_distribution))
+    labels = np.arange(output.grid_n, dtype=np.int64) % classes if classes else None           # one after the other
+    z = torch.from_numpy(draw_latents(config, config.train.seed, Purpose.GRID, indices, labels))
     z = z.to(next(network.parameters()).device)
     if output.grid_mode == "eval":
         images = sampler.at(nimg)(z)

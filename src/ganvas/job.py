@@ -18,16 +18,18 @@ from ganvas.budget import EVALUATION_SHARE, Budget, measured_speed
 from ganvas.config import fields, make_config
 from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
-from ganvas.data.split import Subset
+from ganvas.data.split import Subset, wanted_holdout
 from ganvas.dataset import Dataset, is_whole, prepare, write_table
 from ganvas.engine import Engine
 from ganvas.engine import prepare as prepare_engine
 from ganvas.errors import ConfigError, DataError, RunError
+from ganvas.explaining import explain
 from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.machine import kept_memory
 from ganvas.measuring import Meter
 from ganvas.networks.build import build_networks
 from ganvas.networks.custom import Network, own_networks
+from ganvas.networks.latents import latent_size
 from ganvas.networks.summary import as_text, summarise
 from ganvas.profiling import MOST_STEPS, TRACE, page, profile_training, write_profile
 from ganvas.recipe import options_from, seconds
@@ -39,6 +41,7 @@ from ganvas.run_folder import RunFolder
 from ganvas.run_lock import RunLock
 from ganvas.run_writer import RunWriter
 from ganvas.session import Session, Tick, is_past_its_best
+from ganvas.starting import check_start, start_from
 from ganvas.training import loop
 from ganvas.training.compiling import compile_networks
 from ganvas.training.state import TrainState
@@ -63,13 +66,16 @@ class Job:
         config: str | Path | None = None, time: str | float | None = None, settings: Mapping[str, Any] | None = None,
         generator: Network | None = None, discriminator: Network | None = None, loss: tuple[Loss, Loss] | None = None,
         watch: Watcher | None = None, should_stop: Callable[[], str | None] = lambda: None, dry_run: bool = False,
-        profile: int | None = None, **short: Any,
+        profile: int | None = None, explain: bool = False, **short: Any,
     ):
         self.budget = Budget(seconds(time)) if time is not None else None
         self.watch, self.should_stop, self.dry_run, self.profile = watch or Watcher(), should_stop, dry_run, profile
+        self.explain = explain
         if profile is not None and (dry_run or not 1 <= profile <= MOST_STEPS):
             raise ConfigError("--profile and --dry-run both say how many steps to make: give one of them." if dry_run else
                               f"--profile {profile}: say how many steps to look at, from 1 to {MOST_STEPS}.")
+        if explain and (dry_run or profile is not None):
+            raise ConfigError(f"--explain makes no step: leave {'--dry-run' if dry_run else '--profile'} out, or --explain.")
         given = options_from(short, settings or {})
         if time is not None and "length" in given:
             raise ConfigError(f"--time {time} and {given['length']} both say how long to train: give one of them.")
@@ -111,6 +117,9 @@ class Job:
             self._check_outside_source()
 
     def run(self) -> Iterator[Tick]:
+        if self.explain:
+            yield self._explain()
+            return
         for reason in self.why.values():
             self.watch.tell(f"  {reason}")
         if self.profile is not None:
@@ -134,6 +143,15 @@ class Job:
             with contextlib.suppress(OSError):
                 for part in [self.folder.samples, self.folder.checkpoints, *missing] if missing else []:
                     part.rmdir()
+
+    def _explain(self) -> Tick:
+        """Tells every choice and what to expect; makes nothing, not even the run folder."""
+        torch.set_num_threads(self.config.execution.threads)
+        self.config, _ = prepare_engine(self.config, *self.networks, lambda text: None)
+        with kept_memory(self.config.execution.device):
+            held = wanted_holdout(self.config.data.holdout, len(self.source))
+            self.watch.tell(explain(self.config, self.why, self.networks, self.losses, len(self.source) - held, self.budget))
+        return Tick(0, 0, 0.0, None, None, None, "done")
 
     def _profile(self, steps: int) -> Tick:
         """Looks at some steps of a training that is thrown away. The profile lies where the run would: it is none."""
@@ -159,6 +177,8 @@ class Job:
         with RunLock(self.folder) as lock:
             if lock.recovered:
                 self.watch.tell(lock.recovered)
+            if self.config.train.init_from:
+                check_start(self.config.train.init_from, self.folder)
             check_same_run(self.folder, self.config)
             try:
                 dataset = self._prepare()
@@ -202,6 +222,8 @@ class Job:
         engine, state = self._build()
         self.watch.tell(self._what_is_seen(dataset.train))
         spent_sec, made_in = resume(self.folder, self.config, state, dataset, self.source.where, self.watch.tell)
+        if self.config.train.init_from and not self.folder.list_checkpoints():
+            start_from(self.config.train.init_from, state, self.config, self.watch.tell)
         schedule = self._schedule(dataset.train, state)
         if state.nimg == 0:
             self._introduce(dataset, summary)
@@ -255,7 +277,7 @@ class Job:
 
     def _summary(self, pack: Subset) -> str:
         G, D = self.networks
-        z = torch.zeros(2, self.config.network.z_dim)
+        z = torch.zeros(2, latent_size(self.config))
         images = torch.zeros(2, pack.channels, *pack.image_size)
         return "\n".join([
             as_text("Generator", tuple(z.shape[1:]), summarise(G, z)),

@@ -69,6 +69,14 @@ def least_squares_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return (fake_logits - 1).square().sum() / 2
 
 
+def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Fakes' logits less reals': D estimates the earth mover's distance (Arjovsky et al. 2017, arXiv 1701.07875, section 3).
+
+    Only with a bound on D's gradient, such as interpolation_penalty. G's loss is that of hinge, the fakes' logits negated.
+    """
+    return fake_logits.sum() - real_logits.sum()
+
+
 def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Each real should look more real than its fake (Jolicoeur-Martineau 2018, arXiv 1807.00734, eq. 10)."""
     return F.softplus(fake_logits - real_logits).sum()
@@ -84,6 +92,7 @@ LOSSES: dict[LossName, LossPair] = {
     "minimax": LossPair(nonsaturating_d, minimax_g),
     "hinge": LossPair(hinge_d, hinge_g),
     "least_squares": LossPair(least_squares_d, least_squares_g),
+    "wasserstein": LossPair(wasserstein_d, hinge_g),
     "relativistic": LossPair(relativistic_d, relativistic_g, g_sees_reals=True, separable=False),
 }
 
@@ -118,10 +127,35 @@ def own_pair(d: Loss, g: Loss) -> LossPair:
     return LossPair(d, g, g_sees_reals=not torch.equal(g(real, fake), g(real + 1, fake)), separable=separable)
 
 
-def r1_penalty(real_logits: Tensor, reals: Tensor) -> Tensor:
-    """Squared gradient norm of D at real images, summed over the batch (Mescheder et al. 2018, eq. 9, without gamma / 2).
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Squared norm of D's gradient at each image, summed over the batch: on reals R1, on fakes R2.
 
-    real_logits: (N,), computed from `reals`. reals: (N, C, H, W), requires grad. Returns (), differentiable again.
+    Mescheder et al. 2018 (arXiv 1801.04406), eq. 9, and section 4.1 for R2, both without gamma / 2.
+    logits: (N,), computed from `images`. images: (N, C, H, W), requires grad. Returns (), differentiable again.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), reals, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum()
+
+
+def finite_difference_penalty(logits: Tensor, logits_nearby: Tensor, spread: float) -> Tensor:
+    """An estimate of r1_penalty without second derivatives: the squared slope of D in one direction, summed over the batch.
+
+    Nearby are images + spread * n, with n of independent numbers of mean 0 and variance 1, such as rng.signs: as the spread goes
+    to 0, the mean over n goes to the squared norm of the gradient (Hutchinson 1990). The approximated R1 of Lin et al. 2025
+    (arXiv 2501.08316) is this times spread^2. What differs is of the order of the spread: both logits must be float32.
+    logits, logits_nearby: (N,). Returns ().
+    """
+    return ((logits_nearby - logits) / spread).square().sum()
+
+
+def interpolation_penalty(D: Callable[[Tensor], Tensor], reals: Tensor, fakes: Tensor, shares: Tensor) -> Tensor:
+    """(norm of D's gradient - 1)^2 at a point between each real and its fake, summed over the batch; without lambda.
+
+    Gulrajani et al. 2017 (arXiv 1704.00028), eq. 3: WGAN-GP.
+    D: images to logits (N,). reals, fakes: (N, C, H, W); no gradient flows to them. shares: (N,), of the reals, uniform between
+    0 and 1. Returns (), differentiable again, also where the gradient is 0.
+    """
+    between = fakes.detach().lerp(reals.detach(), shares.view(-1, 1, 1, 1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
+    norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return (norms - 1).square().sum()

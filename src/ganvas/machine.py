@@ -46,6 +46,13 @@ class Mount(NamedTuple):
         return self.kind in NETWORK_FILE_SYSTEMS
 
 
+class Memory(NamedTuple):
+    """Bytes of memory in a machine."""
+
+    total: int
+    free: int
+
+
 class Threads(NamedTuple):
     """How many threads training gets, and why it is not one for each processor of the machine ("" where it is)."""
 
@@ -115,10 +122,7 @@ def usable_cores(root: Path, allowed: Collection[int], ask: Callable[[list[str]]
 
 def memory_limit(root: Path = ROOT) -> int | None:
     """Bytes that the control group allows, the least of all levels; None = no limit."""
-    texts = [_read(folder / name) for folder in _group_folders("memory", root)
-             for name in ("memory.max", "memory.limit_in_bytes")]
-    limits = [int(text) for text in texts if text and text != "max"]
-    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+    return min((limit for limit, _ in _group_memory(root)), default=None)
 
 
 def total_memory(root: Path = ROOT) -> int | None:
@@ -126,11 +130,47 @@ def total_memory(root: Path = ROOT) -> int | None:
     if match := re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE):
         return int(match[1]) * 1024
     if sys.platform == "win32":
-        return _windows_memory()
+        found = _windows_memory()
+        return None if found is None else found.total
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def usable_memory(root: Path = ROOT) -> int | None:
+    """Bytes that this process could have if nothing else ran: the machine's, at most the control group's limit."""
+    return min((given for given in (total_memory(root), memory_limit(root)) if given is not None), default=None)
+
+
+def free_memory(root: Path = ROOT, ask: Callable[[list[str]], str | None] | None = None) -> int | None:
+    """Bytes that can be had now without anything being swapped out, within the control group's limit; None = unknown.
+
+    Files' pages that the system keeps only as long as nobody else wants them count as free. ask: for vm_stat, on a Mac.
+    """
+    left = [limit - used for limit, used in _group_memory(root)]
+    if match := re.search(r"^MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE):
+        left.append(int(match[1]) * 1024)
+    elif sys.platform == "win32":
+        left += [] if (memory := _windows_memory()) is None else [memory.free]
+    elif sys.platform == "darwin" and (found := (ask or output_of)(["vm_stat"])):
+        page = re.search(r"page size of (\d+) bytes", found)
+        pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)", found, re.MULTILINE)
+        left += [int(page[1]) * sum(map(int, pages))] if page and pages else []
+    return max(0, min(left)) if left else None
+
+
+def _group_memory(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) in bytes of each level of the control group that has a limit. used: without files' pages that can go; 0
+    where it is not told."""
+    names = (("memory.max", "memory.current", "inactive_file"),
+             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+    for folder in _group_folders("memory", root):
+        for limit_name, used_name, idle_name in names:
+            limit, used = _read(folder / limit_name), _read(folder / used_name)
+            if limit and limit != "max" and int(limit) < _NO_LIMIT:
+                idle = re.search(rf"^{idle_name} (\d+)", _read(folder / "memory.stat") or "", re.MULTILINE)
+                yield int(limit), max(0, int(used or 0) - (int(idle[1]) if idle else 0))
 
 
 def keep_freed_memory() -> bool:
@@ -280,13 +320,13 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _windows_memory() -> int | None:
+def _windows_memory() -> Memory | None:
     import ctypes
 
     class Status(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ulong), ("load", ctypes.c_ulong), ("total", ctypes.c_ulonglong),
-                    ("others", ctypes.c_ulonglong * 6))
+                    ("free", ctypes.c_ulonglong), ("others", ctypes.c_ulonglong * 5))
 
     status = Status(length=ctypes.sizeof(Status))
     library = getattr(ctypes, "windll").kernel32           # noqa: B009 -- absent off Windows, where mypy looks
-    return int(status.total) if library.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+    return Memory(int(status.total), int(status.free)) if library.GlobalMemoryStatusEx(ctypes.byref(status)) else None

@@ -1,8 +1,9 @@
 """From a preset (or none), a look at the images and the machine to one complete config, with a reason for every choice.
 
-Nothing below this file knows "auto".
+Nothing below this file and recipe_*.py knows "auto".
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,19 +22,11 @@ from ganvas.config import (
 from ganvas.data.looks import Look
 from ganvas.errors import ConfigError
 from ganvas.machine import cpp_compiler, training_threads, usable_processors
-from ganvas.networks.shapes import nearest_size, stages
 from ganvas.presets import load_preset
+from ganvas.recipe_images import from_images, possible_size
+from ganvas.recipe_modern import Labels, conditional, modern
 from ganvas.values import ImageSize
 
-MOST_ROUNDING = 1.25         # of a side; beyond, a size is refused rather than rounded
-MOST_AUTO_PX = 64            # the largest side chosen unasked: what a laptop trains in an evening
-
-MOSTLY = 0.5                 # share of the images from which on they all are treated so
-CLEAR_AREA = 0.02            # mean share of transparent pixels from which on transparency matters
-ENLARGED = 0.2               # share of enlarged pixel art from which on all of it is brought to its own size
-BOTH_WAYS = 0.72             # accuracy in telling images from mirrored ones: sprites .66, faces .58; 8x8 digits .83, MNIST .94
-HOLDOUT, MOST_HELD = 0.1, 2000
-FEWEST_TO_HOLD = 20          # of fewer images none can be spared
 REPAYS_COMPILING_SEC = 1800  # of --time: a minute of warm-up is repaid after eight, and the clock may have been wrong
 MOST_COMPILED_PX = 32 * 32
 HOW_IT_COMPUTES = ("execution.precision", "execution.channels_last")
@@ -78,30 +71,38 @@ def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 
 def complete(
     source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any], *,
-    images: int = 0, settled: Mapping[str, Any] | None = None, time_sec: float | None = None,
+    images: int = 0, labels: Labels | None = None, settled: Mapping[str, Any] | None = None, time_sec: float | None = None,
 ) -> Recipe:
     """The config of a run on `source`. Later layers win: preset (or what suits the images), `base` (a config file), `options`.
 
-    images: how many there are. time_sec: --time, where it is given. settled: the options of a run that goes on; what was chosen
-    from its images stays. Raises ConfigError that names every unknown or impossible option.
+    images: how many there are. labels: their classes. time_sec: --time, where it is given. settled: the options of a run that
+    goes on; what was chosen for it stays. Raises ConfigError that names every unknown or impossible option.
     """
     if preset and base.get("preset", preset) != preset:        # a whole config would silently win over every value of the preset
         raise ConfigError(f"--preset {preset}: the file or run of --config names all options already (it started from "
                           f"'{base['preset'] or 'the images'}'). Give one of the two.")
     preset = preset or str(base.get("preset") or "") or ("digits-16" if source == "digits" else None)
-    layer, why = (load_preset(preset).values, {}) if preset else _suited()
+    settled, why = settled or {}, dict[str, str]()
+    layer = load_preset(preset).values if preset else {}
+    is_classic = layer.get("network.family", "residual") != "residual"     # those say everything about the images, too
     given = {"data.source": source} | dict(options)
     if str(given.get("data.channels")) in ("1", "3", "4"):     # a flag gives text
         given["data.channels"] = int(given["data.channels"])
-    wanted = [option for option in FROM_IMAGES if {**base, **given}.get(option, None if preset else "auto") == "auto"]
+
+    # The images.
+    asked = {**layer, **base, **given}
+    wanted = [option for option in FROM_IMAGES if asked.get(option, None if is_classic else "auto") == "auto"]
     given = {option: value for option, value in given.items() if option not in wanted}
-    chosen = _from_images(look, images, classic=preset is not None, given={**base, **given})
+    base = {option: value for option, value in base.items() if option not in wanted}
+    layer = {option: value for option, value in layer.items() if option not in wanted}
+    chosen = from_images(look, images, classic=is_classic, given={**layer, **base, **given})
     for option in wanted:
         value, reason = chosen[option]
-        layer[option] = (settled or {}).get(option, value)
+        layer[option] = settled.get(option, value)
         if layer[option] == value and reason:
             why[option] = reason
-    base = {option: value for option, value in base.items() if option not in wanted}
+
+    # The machine.
     threads = training_threads()
     if threads.why:
         why["execution.threads"] = threads.why
@@ -111,21 +112,50 @@ def complete(
     _match_channels(given, base, layer)
     if str(device := given.get("execution.device", base.get("execution.device", "cpu"))).startswith("cuda"):
         check_device(str(device))                              # before it is asked what it can
-    machine |= _execution(given, base, settled or {}, why)
-    wish = (settled or {}).get("execution.compile", base.pop("execution.compile", None))
+
+    # What trains: a preset's own, or what suits both.
+    if not (preset and load_preset(preset).is_complete):
+        size = ImageSize(64, 64)
+        with contextlib.suppress(ValueError):                  # of a size that is none, which make_config tells
+            size = ImageSize.parse({**layer, **base, **given}["data.size"])
+        values, reasons = modern(images, size, str(device))
+        layer = {option: settled.get(option, value) for option, value in values.items()} | layer
+        why = {option: reason for option, reason in reasons.items() if layer.get(option) == values.get(option)} | why
+    _classes(layer, base, given, labels, settled, why)
+    machine |= _execution({**layer, **given}, given, base, settled, why)
+    wish = settled.get("execution.compile", base.pop("execution.compile", None))
     if given.get("execution.compile") == "auto":
         del given["execution.compile"]
     config = make_config(machine, layer, base, given)
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
-    config = _compiles(_possible_size(config, why), time_sec, given, wish, why)
+    config = _compiles(possible_size(config, why), time_sec, given, wish, why)
     check_device(config.execution.device)
     _hints(config, look, why)
     _slow(config, given, why)
     return Recipe(config, why)
 
 
+def _classes(
+    layer: dict[str, Any], base: Mapping[str, Any], given: Mapping[str, Any], labels: Labels | None,
+    settled: Mapping[str, Any], why: dict[str, str],
+) -> None:
+    """Adds to `layer` whether the networks are told the classes, and which there are."""
+    asked = {**layer, **base, **given}
+    if asked.get("network.family") == "residual" and "network.conditional" not in asked:
+        value, reason = conditional(labels, asked.get("data.labels", "none") != "none")
+        layer["network.conditional"] = settled.get("network.conditional", value)
+        if reason and layer["network.conditional"] == value:
+            why["network.conditional"] = reason
+    if {**layer, **base, **given}.get("network.conditional"):
+        if labels is None and not {**base, **given}.get("data.class_names"):
+            raise ConfigError("network.conditional: the images have no labels; name their classes with --labels folder, or "
+                              "--labels FILE:COLUMN")
+        for option, found in (("data.class_names", labels and labels.names), ("data.class_counts", labels and labels.counts)):
+            layer[option] = settled.get(option, found or ())
+
+
 def _execution(
-    given: dict[str, Any], base: dict[str, Any], settled: Mapping[str, Any], why: dict[str, str],
+    asked: Mapping[str, Any], given: dict[str, Any], base: dict[str, Any], settled: Mapping[str, Any], why: dict[str, str],
 ) -> dict[str, Any]:
     """How the device computes, where it is not asked for: as the run that goes on did, else what suits device and networks.
 
@@ -138,7 +168,7 @@ def _execution(
     from ganvas.engine import bf16_by, likes_channels_last, suited  # torch is first needed here
 
     device = str(given.get("execution.device", base.get("execution.device", "cpu")))
-    found = suited(device, str(given.get("network.family", base.get("network.family", ""))))
+    found = suited(device, str({**asked, **base}.get("network.family", "")))
     can = {"execution.precision": bool(bf16_by(device)), "execution.channels_last": likes_channels_last(device)}
     values: dict[str, Any] = {}
     for option in wanted:
@@ -166,7 +196,9 @@ def _compiles(
 
     wish: what those say. Only measured on CPUs: a minute, for an eighth less time with networks of 28 pixels, none with 64.
     """
-    possible = not config.train.r1_gamma and config.network.family != "custom" and config.execution.device == "cpu"
+    train, network = config.train, config.network
+    always_twice = (train.r1_gamma or train.r2_gamma or train.gp_weight) and train.penalty == "exact" and train.penalty_every == 1
+    possible = not (always_twice or network.conditional or network.family == "custom") and config.execution.device == "cpu"
     if "execution.compile" in given or not possible or cpp_compiler() is None:
         return config
     small = config.data.size.height * config.data.size.width <= MOST_COMPILED_PX
@@ -195,83 +227,6 @@ def _match_channels(given: dict[str, Any], base: Mapping[str, Any], layer: Mappi
             elif others.get("data.transparency") == "keep":
                 given["data.transparency"] = "white"
             return
-
-
-def _suited() -> tuple[dict[str, Any], dict[str, str]]:
-    """The values where no preset was asked for, apart from those taken from the images, and {option: why it is so}."""
-    why = {
-        "network.family": "networks and optimizer of pytorch-faces-64, with an averaged generator (half-life 10 kimg): "
-                          "steadier samples",
-        "length": "length 200 kimg: pass --time, --kimg or --epochs for another",
-    }
-    values = load_preset("pytorch-faces-64").values | {
-        "preset": "", "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
-        "output.grid_mode": "eval", "output.grid_every": "5 kimg", "output.checkpoint_every": "20 kimg",
-    }
-    return values, why
-
-
-def _from_images(look: Look, images: int, classic: bool, given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """{option: (value, why)} of what suits the images, for each of FROM_IMAGES; an empty reason is not worth a line.
-
-    classic: the preset is one of the tutorials', which know no transparency.
-    """
-    size, why_size = _own_size(look, native=str(given.get("data.native", "auto")) not in ("False", "off", "no"))
-    grey, sprites = look.grey_share == 1, look.transparent_share > MOSTLY and look.transparent_area >= CLEAR_AREA
-    keep = (sprites and not classic and given.get("data.channels") not in (1, 3)
-            and given.get("data.transparency", "auto") in ("auto", "keep"))
-    enlarged = look.upscaled_share >= ENLARGED
-    both_ways = look.faces_both_ways <= BOTH_WAYS
-    holdout = 0.0 if classic or images < FEWEST_TO_HOLD else HOLDOUT if images * HOLDOUT <= MOST_HELD else float(MOST_HELD)
-    channels: tuple[int, str] = (4, "") if keep else (1, "channels 1: all of the images looked at are grey") if grey else (
-        3, "channels 3: the images are in colour")
-    return {
-        "data.size": (str(size), why_size),
-        "data.channels": channels,
-        "data.fit": ("pad", "fit pad: most images have transparent parts, as sprites do") if sprites else
-                    ("crop", "fit crop: photographs are cropped to the middle"),
-        "data.transparency": ("keep", f"transparency keep: {look.transparent_area:.0%} of the pixels are transparent, so the "
-                              "networks learn four channels") if keep else ("white", ""),
-        "data.native": (enlarged, f"native on: {look.upscaled_share:.0%} of the images are pixel art enlarged by a whole factor, "
-                        "which is brought back to its own size" if enlarged else ""),
-        "data.mirror": (both_ways, f"mirror {'on' if both_ways else 'off'}: {look.faces_both_ways:.0%} of the images can be told "
-                        "from their mirror images (50% would be by chance)" if look.looked >= FEWEST_TO_HOLD else ""),
-        "data.holdout": (holdout, f"holdout {holdout:g}: kept out of training, to judge by; --holdout 0 trains on all"
-                         if holdout else ""),
-    }
-
-
-def _own_size(look: Look, native: bool) -> tuple[ImageSize, str]:
-    """The images' own size, or their commonest shape, at most 64 pixels and such as a DCGAN can make; and why."""
-    same = look.min_size == look.max_size
-    enlarged = native and look.upscaled_share >= ENLARGED and min(look.native_size) > 0
-    width, height = look.native_size if enlarged else look.common_size
-    factor = min(1.0, MOST_AUTO_PX / max(width, height))
-    if same or enlarged:
-        shape = width * factor, height * factor
-        what = f"are mostly {width}x{height} in their own pixels" if enlarged else f"are all {width}x{height}"
-    elif look.aspect_share > MOSTLY:
-        across, down = look.aspect
-        longest = min(MOST_AUTO_PX, max(width, height))
-        shape = longest * across / max(look.aspect), longest * down / max(look.aspect)
-        what = f"are mostly of the shape {across}:{down} ({look.aspect_share:.0%} of them)"
-    else:
-        shape = (min(MOST_AUTO_PX, width, height),) * 2
-        what = f"have many shapes, most often {width}x{height}"
-    high, wide = nearest_size(max(6, round(shape[1])), max(6, round(shape[0])))
-    return ImageSize(wide, high), f"size {wide}x{high}: the images {what}; at most {MOST_AUTO_PX} pixels unless you pass --size"
-
-
-def _possible_size(config: RunConfig, why: dict[str, str]) -> RunConfig:
-    wanted = config.data.size
-    if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
-        return config
-    high, wide = nearest_size(wanted.height, wanted.width)
-    if max(high / wanted.height, wanted.height / high, wide / wanted.width, wanted.width / wide) > MOST_ROUNDING:
-        raise ConfigError(f"--size {wanted}: a DCGAN's sides are 3 to 8 pixels doubled equally often, such as 64x64, 48x64 or "
-                          f"96x96; the nearest is {wide}x{high}. Pass a size of that kind.")
-    why["data.size"] = f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often"
-    return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})
 
 
 def _hints(config: RunConfig, look: Look, why: dict[str, str]) -> None:

@@ -1,16 +1,19 @@
 """What a call asks for: the source opened, and its options completed by preset, images and machine."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from ganvas.config import RunConfig, make_config
+from ganvas.data.contradictions import class_counts, contradicted
 from ganvas.data.looks import look
 from ganvas.data.sources import Source, open_source
 from ganvas.errors import ConfigError
 from ganvas.recipe import complete, config_values, options_from
+from ganvas.recipe_modern import Labels
 
 Images = str | Path | NDArray[Any] | Any       # Any: a list of images, a map-style torch Dataset
 
@@ -47,5 +50,12 @@ def resolve(
     for note in source.notes:
         tell(note)
     recipe = complete(source.where, look(source), preset, base, given | dict(forced or {}), images=len(source),
-                      settled=settled(source), time_sec=time_sec)
+                      labels=_labels(source), settled=settled(source), time_sec=time_sec)
     return Request(source, recipe.config, recipe.why)
+
+
+def _labels(source: Source) -> Labels | None:
+    if source.labels is None:
+        return None
+    counts = class_counts(source)
+    return Labels(tuple(counts), tuple(counts.values()), partial(contradicted, source))

@@ -12,6 +12,7 @@ Normals     Box-Muller in float64, rounded to float32 at the end. With j even, r
             normal_j = r cos t, normal_{j+1} = r sin t. So a longer draw begins with the shorter one.
             log, sin and cos may differ in the last bit of float64 between systems: about one float32 in 10^8 then
             differs in its own last bit. Everything else here is exact on every platform.
+Signs       Sign k is +1 where bit k % 32 of word k // 32 is set (bit 0 is the least), else -1.
 Latents     "normal": the normals. "uniform": 2 u_k - 1, rounded to float32.
 Integers    With x = word_0 2^32 + word_1: floor(x high / 2^64), for high up to 2^32.
 Permute     A keyed permutation of 0 .. n-1: an alternating Feistel network over mixed radices with cycle walking
@@ -54,6 +55,13 @@ class Purpose(IntEnum):
     MEASURE = 9  # z of the samples that a run in training is measured by
     EVALUATE = 10  # z of `ganvas evaluate`
     SUBSET = 11  # which reals are compared, and with what
+    AUGMENT_D_REAL = 12  # how the reals are changed that D learns from
+    AUGMENT_D_FAKE = 13
+    AUGMENT_G_REAL = 14  # and those that G is judged beside
+    AUGMENT_G_FAKE = 15
+    LABEL = 16  # classes of what a conditional generator makes
+    PENALTY = 17  # where a gradient penalty looks: noise about the reals, or places between reals and fakes
+    PENALTY_FAKE = 18  # noise about the fakes
 
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -116,6 +124,17 @@ def normals(seed: int, purpose: Purpose, indices: NDArray[np.int64], count: int)
     result[:, 0::2] = radius * np.cos(angle)
     result[:, 1::2] = radius * np.sin(angle)
     return result[:, :count]
+
+
+def signs(seed: int, purpose: Purpose, indices: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """`count` numbers for each index that are 1 or -1, equally often: 60 times as fast as normals.
+
+    indices: (N,), not negative. Returns (N, count).
+    """
+    words = _words(seed, purpose, indices, -(-count // 32))
+    # Bytes from the least to the greatest on every machine, and so their bits.
+    bits = np.unpackbits(np.ascontiguousarray(words, dtype="<u4").view(np.uint8), axis=1, bitorder="little")[:, :count]
+    return bits.astype(np.float32) * np.float32(2) - np.float32(1)
 
 
 def latents(

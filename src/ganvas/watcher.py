@@ -42,3 +42,10 @@ def seen(nimg: int) -> str:
 def images(count: int) -> str:
     """`1 image`, `1,209 images`."""
     return f"{count:,} image" + ("" if count == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """"45 s", "12 min 5 s", "2 h"."""
+    whole = round(seconds)
+    parts = [f"{whole // 3600:,} h", f"{whole // 60 % 60} min", f"{whole % 60} s" if whole < 3600 else "0 s"]
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ganvas.presets import preset_names
+from ganvas.run_folder import RunFolder
 from makers import image_folder
 
 
@@ -91,9 +92,24 @@ def test_an_unreadable_image_is_named_with_its_reason_and_left_out_on_request(tr
 
 def test_images_of_one_pixel_are_trained_on(train):
     Path("dots").mkdir()
-    for level in range(4):
+    for level in range(8):
         Image.new("RGB", (1, 1), (level, 0, 0)).save(f"dots/{level}.png")
     assert train("dots").code == 0
+
+
+def test_a_batch_that_was_asked_for_and_is_larger_than_the_set_is_as_large_as_that_or_refused(train):
+    image_folder(Path("few"), n=4)
+    done = train("few")                                            # --batch 8
+    assert done.code == 0 or refused(done, "few: --batch 8", "only 4 images", "Pass --batch 4 or smaller")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 19, 20, 33, 36])
+def test_any_few_images_train_without_a_batch_being_named(cli, n):
+    """What is held out of them must leave a whole batch."""
+    image_folder(Path("few"), n=n, size=16)
+    done = cli("train", "few", "--steps", 1, "--size", 16, "--device", "cpu", "--threads", 1, "--set", "network.g_channels=2",
+               "--set", "network.d_channels=2", "--set", "output.grid_n=4")
+    assert done.code == 0, done.err
 
 
 def test_a_member_that_leaves_the_archive_is_refused_and_written_nowhere(train, images):
@@ -130,7 +146,8 @@ def test_python_objects_in_an_array_file_are_never_run(train, name):
     assert nothing_left()
 
 
-@pytest.mark.parametrize("preset", [None, *preset_names()])
+# The big ones differ from the smaller ones in numbers alone; what has classes is in test_modern_runs.py.
+@pytest.mark.parametrize("preset", [None, *sorted({*preset_names()} - {"modern-128", "modern-256", "conditional"})])
 def test_one_image_trains_with_a_hint_or_is_refused_with_what_to_do(cli, preset):
     image_folder(Path("one"), n=1)
     tiny = ["--set", "network.g_channels=2", "--set", "network.d_channels=2", "--set", "output.grid_n=4", "--threads", 1,
@@ -267,9 +284,10 @@ def test_a_full_disk_is_told_with_what_is_kept(finished, again, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ganvas.run_writer.write_checkpoint", full)
         assert refused(again("--steps", 15), "No space left on device", "Free the disk", "same command")
+    (*_, (nimg, _)) = RunFolder(finished[0]).list_checkpoints()
     done = again("--steps", 15)
     assert done.code == 0
-    assert "goes on from 80 images (bit-exact)" in done.out
+    assert f"goes on from {nimg} images (bit-exact)" in done.out
 
 
 @pytest.mark.parametrize("what", ["save_png", "RunLog"])

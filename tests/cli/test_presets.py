@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from ganvas.config import fields
+from ganvas.config import fields, make_config
 from ganvas.presets import load_preset, preset_names
 
 
@@ -21,6 +23,20 @@ def test_a_preset_is_shown_with_its_header_and_every_option(cli, name):
     # The user's images and machine are no part of a preset.
     users = ["data.source", *(option for option, _ in fields() if option.startswith("execution."))]
     assert [option for option, _ in fields() if option not in done.out] == users
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_only_a_script_that_there_is_is_named_as_a_presets_own(cli, name):
+    said = "".join(cli("presets", name).out.split())
+    assert (f"{name}.py" in said) == (Path(__file__).parents[2] / "examples" / "plain" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["conditional", "sprites"])
+def test_of_a_preset_that_leaves_options_to_the_images_no_value_of_theirs_is_shown(cli, name):
+    said = {row.split()[0]: row.split()[1] for row in cli("presets", name).out.splitlines() if len(row.split()) > 1}
+    for option in ("network.g_channels", "train.batch", "train.lr", "train.loss", "length"):
+        assert said.get(option, "") not in {str(make_config().train.lr), "64", "128", "nonsaturating", "20"}
+    assert said.get("network.family") != "dcgan"
 
 
 def test_an_unknown_preset_lists_the_known_ones(cli):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ganvas.checkpoint import read_checkpoint
 from ganvas.config import from_yaml, make_config, to_yaml
+from ganvas.data.batches import Schedule
 from ganvas.generator import config_of, load
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
@@ -40,6 +42,26 @@ def checkpoints(run):
     return [nimg for nimg, _ in RunFolder(run).list_checkpoints()]
 
 
+def config_in(run):
+    return make_config(from_yaml(RunFolder(run).config.read_text(encoding="utf-8"), "config.yaml"))
+
+
+def schedule_of(run, images=20):
+    config = config_in(run)
+    return Schedule(images, config.train.batch, config.plan.tail)
+
+
+def done_in(run):
+    """What a run of 12 steps says it has done."""
+    (nimg,) = seen_after(run, 12)
+    return f"{nimg} images = {schedule_of(run).epoch_at(nimg):.1f} epochs"
+
+
+def seen_after(run, *steps):
+    """The images that a run on 20 of them has seen after so many steps; batches of 8 and, where the recipe keeps it, one of 4."""
+    return [schedule_of(run).nimg_at(step) for step in steps]
+
+
 # ---------------------------------------------------------------- what a run leaves
 
 
@@ -54,9 +76,10 @@ def test_the_config_of_a_run_reads_back_as_what_it_was_trained_with(finished):
 
 def test_rows_hold_what_the_tutorials_print(finished):
     rows = read_rows(RunFolder(finished[0]).stats)
-    assert [(row["step"], row["nimg"], row["epoch"]) for row in rows] == [
-        (1, 8, 0.4), (2, 16, 0.8), (4, 28, 1.4), (6, 40, 2.0), (8, 56, 2.8), (10, 68, 3.4), (12, 80, 4.0)]
-    # 20 images: 8 + 8 + 4
+    steps, schedule = (1, 2, 4, 6, 8, 10, 12), schedule_of(finished[0])
+    assert [row["step"] for row in rows] == list(steps)
+    assert [row["nimg"] for row in rows] == seen_after(finished[0], *steps)
+    assert [row["epoch"] for row in rows] == [round(row["nimg"] / schedule.epoch_images, 4) for row in rows]
     assert all(np.isfinite(row[name]) for row in rows for name in SEEDS_STATISTICS)
     assert all(0 <= row[name] <= 1 for row in rows for name in SEEDS_STATISTICS[2:])
     assert all(row["img_per_sec"] > 0 and row["elapsed_sec"] > 0 for row in rows)
@@ -66,7 +89,8 @@ def test_each_row_is_told_as_a_line(finished):
     lines = [line for line in finished[1].out.splitlines() if line.startswith("[epoch ")]
     last = read_rows(RunFolder(finished[0]).stats)[-1]
     assert len(lines) == 7
-    assert lines[-1].startswith(f"[epoch 4.00][step 12] Loss_D: {last['Loss_D']:.4f}  Loss_G: {last['Loss_G']:.4f}")
+    assert lines[-1].startswith(
+        f"[epoch {last['epoch']:.2f}][step 12] Loss_D: {last['Loss_D']:.4f}  Loss_G: {last['Loss_G']:.4f}")
 
 
 def test_tensorboard_has_the_statistics_and_the_pictures(finished):
@@ -77,13 +101,15 @@ def test_tensorboard_has_the_statistics_and_the_pictures(finished):
     tags = events.Tags()
     assert set(SEEDS_STATISTICS) <= set(tags["scalars"])
     assert tags["images"] == ["samples"]
-    assert [point.step for point in events.Scalars("Loss_D")] == [8, 16, 28, 40, 56, 68, 80]
+    assert [point.step for point in events.Scalars("Loss_D")] == seen_after(finished[0], 1, 2, 4, 6, 8, 10, 12)
 
 
 def test_pictures_are_there_and_the_latest_is_the_newest(finished):
     folder = RunFolder(finished[0])
-    assert [nimg for nimg, _ in folder.list_grids()] == [0, 20, 40, 60, 80]
-    assert folder.latest_grid.read_bytes() == folder.grid(80).read_bytes() != folder.grid(60).read_bytes()
+    moments = seen_after(folder.path, 0, 3, 6, 9, 12)
+    assert [nimg for nimg, _ in folder.list_grids()] == moments
+    before, last = (folder.grid(nimg).read_bytes() for nimg in moments[-2:])
+    assert folder.latest_grid.read_bytes() == last != before
     for path in (folder.latest_grid, folder.reals_grid):
         assert Image.open(path).size == (510, 510)                 # 2 x 2 of 16 pixels, 2 apart, each pixel 15 wide
     assert Image.open(folder.curves).width > 500
@@ -113,9 +139,10 @@ def test_the_video_can_be_read(finished):
 
 def test_checkpoints_are_pruned_to_the_newest_and_the_kept(finished):
     folder = RunFolder(finished[0])
-    assert checkpoints(folder.path) == [40, 60, 80]                # steps 9 and 12 are the last 2, step 6 is kept for ever
+    kept = seen_after(folder.path, 6, 9, 12)
+    assert checkpoints(folder.path) == kept                        # steps 9 and 12 are the last 2, step 6 is kept for ever
     names = {path.name for path in folder.checkpoints.iterdir()}
-    assert names == {folder.checkpoint(n).name for n in (40, 60, 80)} | {folder.generator(n).name for n in (40, 60, 80)}
+    assert names == {folder.checkpoint(n).name for n in kept} | {folder.generator(n).name for n in kept}
     assert not folder.lock.exists()
 
 
@@ -123,7 +150,7 @@ def test_the_end_says_where_everything_is_and_what_is_next(finished):
     said = finished[1].out
     folder = RunFolder(finished[0])
     assert all(str(path) in said for path in (folder.latest_grid, folder.reals_grid, folder.curves, folder.gif, folder.mp4))
-    assert f"{folder.path}: done, 80 images = 4.0 epochs." in said
+    assert f"{folder.path}: done, {done_in(folder.path)}." in said
     assert said.rstrip().endswith(f"ganvas sample {folder.path}")
     assert finished[1].err == ""
 
@@ -132,15 +159,31 @@ def test_a_checkpoint_is_written_after_some_minutes_without_one(train, images):
     done = train("images", "--steps", 3, "--set", "output.checkpoint_minutes=1e-9", "--set", "output.checkpoint_every=100 steps",
                  "--set", "output.keep_last=9")
     assert done.code == 0
-    assert checkpoints(Path("runs/images")) == [8, 16, 20]
+    assert checkpoints(Path("runs/images")) == seen_after(Path("runs/images"), 1, 2, 3)
 
 
 def test_a_dry_run_leaves_nothing_behind(train, images):
-    done = train("images", "--dry-run", "--time", "2h")
+    done = train("images", "--dry-run", "--time", "20min")         # a longer one would be compiled for, which takes a minute
     assert done.code == 0
     assert "nothing is kept" in done.out
     assert "done," not in done.out and "ganvas-dry-run" not in done.out
     assert sorted(path.name for path in Path().iterdir()) == ["images"]
+
+
+@pytest.mark.parametrize("time", [(), ("--time", "40s")])
+def test_explaining_makes_nothing_and_tells_what_the_training_would_be(cli, images, time):
+    done = cli("train", "images", "--explain", "--size", 16, "--device", "cpu", "--threads", 1, *time)
+    assert (done.code, done.err) == (0, "")
+    assert sorted(path.name for path in Path().iterdir()) == ["images"]
+    choices, _, prediction = done.out.partition("prediction")
+    assert "train.loss" in choices and "relativistic" in choices
+    assert "20 images" in choices                                  # few of them: why they are augmented
+    assert "images a second" in prediction and "GiB" in prediction
+    length = next(line for line in prediction.splitlines() if line.strip().startswith("length"))
+    assert re.search(r"\d (kimg|images), [\d,.]+ epochs, about .* of training", length)
+    if time:
+        assert 30 < int(re.findall(r"about (\d+) s of training", length)[0]) <= 40
+    assert "new images:" not in done.out
 
 
 # ---------------------------------------------------------------- the same command again
@@ -151,18 +194,19 @@ def test_a_finished_command_again_is_done_and_changes_nothing(finished, again):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     done = again()
     assert done.code == 0
-    assert f"{run}: done, 80 images = 4.0 epochs. A larger --time, --kimg, --epochs or --steps continues." in done.out
+    assert f"{run}: done, {done_in(run)}. A larger --time, --kimg, --epochs or --steps continues." in done.out
     assert "Conv2d" not in done.out                                # the networks were shown when they were new
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_larger_length_continues_with_the_rows_of_an_unbroken_run(finished, again, train):
     run, _ = finished
-    done = again("--epochs", 5)
+    (nimg,) = seen_after(run, 12)
+    done = again("--epochs", 7)
     assert done.code == 0
-    assert "goes on from 80 images (bit-exact)" in done.out
-    assert checkpoints(run)[-1] == 100
-    straight = again("--epochs", 5, "--out", "runs/straight")
+    assert f"goes on from {nimg} images (bit-exact)" in done.out
+    assert checkpoints(run)[-1] == 7 * schedule_of(run).epoch_images
+    straight = again("--epochs", 7, "--out", "runs/straight")
     assert straight.code == 0
     broken, unbroken = (read_rows(RunFolder(path).stats) for path in (run, Path("runs/straight")))
     clock = ("time", "elapsed_sec", "img_per_sec")
@@ -172,27 +216,28 @@ def test_a_larger_length_continues_with_the_rows_of_an_unbroken_run(finished, ag
 
 def test_changed_options_stop_with_the_difference_and_offer_a_new_folder(finished, again):
     run, _ = finished
-    done = again("--epochs", 5, "--lr", 0.1, "--fit", "pad")
+    lr = config_in(run).train.lr
+    done = again("--epochs", 7, "--lr", 0.1, "--fit", "pad")
     assert done.code == 1
-    assert "train.lr: 0.0002 -> 0.1" in done.err and "data.fit: crop -> pad" in done.err
+    assert f"train.lr: {lr} -> 0.1" in done.err and "data.fit: crop -> pad" in done.err
     assert f"--out {run}-2" in done.err
-    assert again("--epochs", 5, "--lr", 0.1, "--fit", "pad", "--out", f"{run}-2").code == 0
-    assert checkpoints(run)[-1] == 80
+    assert again("--epochs", 7, "--lr", 0.1, "--fit", "pad", "--out", f"{run}-2").code == 0
+    assert checkpoints(run)[-1] == seen_after(run, 12)[0]
 
 
 def test_cadence_and_threads_may_change_on_the_way(finished, again):
-    done = again("--epochs", 5, "--set", "output.log_every=1 steps", "--set", "output.grid_n=2")
+    done = again("--epochs", 7, "--set", "output.log_every=1 steps", "--set", "output.grid_n=2")
     assert done.code == 0
     assert "bit-exact" in done.out
 
 
 def test_an_added_image_stops_the_run_and_names_the_source(finished, again):
     image_folder(Path("images"), n=21)
-    done = again("--epochs", 5)
+    done = again("--epochs", 7)
     assert done.code == 1
     assert "images: is not what this run was trained on" in done.err and "--out runs/images-2" in done.err
     Path("images/020.png").unlink()
-    assert again("--epochs", 5).code == 0
+    assert again("--epochs", 7).code == 0
 
 
 def test_a_changed_pixel_stops_the_run(finished, again):
@@ -200,7 +245,7 @@ def test_a_changed_pixel_stops_the_run(finished, again):
         pixels = np.asarray(image).copy()
     pixels[12, 12] ^= 255
     Image.fromarray(pixels).save("images/007.png")
-    done = again("--epochs", 5)
+    done = again("--epochs", 7)
     assert done.code == 1
     assert "images: is not what this run was trained on" in done.err
 
@@ -208,44 +253,45 @@ def test_a_changed_pixel_stops_the_run(finished, again):
 def test_moved_images_go_on(finished, again):
     Path("elsewhere").mkdir()
     shutil.move("images", "elsewhere/pictures")
-    done = again("--epochs", 5, "--out", "runs/images", source="elsewhere/pictures")
+    done = again("--epochs", 7, "--out", "runs/images", source="elsewhere/pictures")
     assert done.code == 0
-    assert "goes on from 80 images" in done.out
+    assert f"goes on from {seen_after(Path('runs/images'), 12)[0]} images" in done.out
 
 
 def test_a_run_can_be_taken_as_the_config_of_another(finished, cli):
     done = cli("train", "--config", "runs/images", "--out", "runs/other")
     assert done.code == 0, done.err
-    assert read_checkpoint(RunFolder(Path("runs/other")).checkpoint(80))[0].keys()
+    assert checkpoints(Path("runs/other"))[-1] == seen_after(Path("runs/images"), 12)[0]
     assert load("runs/other").sample(3).tolist() == load("runs/images").sample(3).tolist()
 
 
 def test_a_torn_newest_checkpoint_is_passed_over_and_said(finished, again):
     run, _ = finished
-    newest = RunFolder(run).checkpoint(80)
+    before, last = seen_after(run, 9, 12)
+    newest = RunFolder(run).checkpoint(last)
     newest.write_bytes(newest.read_bytes()[:1000])
     done = again()
     assert done.code == 0
     assert f"passed over: {newest}" in done.out
-    assert "goes on from 60 images (bit-exact)" in done.out
-    assert read_checkpoint(newest)[1]["nimg"] == 80
-    assert [row["nimg"] for row in read_rows(RunFolder(run).stats)] == [8, 16, 28, 40, 56, 68, 80]
+    assert f"goes on from {before} images (bit-exact)" in done.out
+    assert read_checkpoint(newest)[1]["nimg"] == last
+    assert [row["step"] for row in read_rows(RunFolder(run).stats)] == [1, 2, 4, 6, 8, 10, 12]
 
 
 def test_a_run_with_only_torn_checkpoints_is_refused_with_each_of_them(finished, again):
     run, _ = finished
     for _, path in RunFolder(run).list_checkpoints():
         path.write_bytes(path.read_bytes()[:1000])
-    done = again("--epochs", 5)
+    done = again("--epochs", 7)
     assert done.code == 1
     assert all(str(path) in done.err for _, path in RunFolder(run).list_checkpoints())
     assert "--out" in done.err
-    assert again("--epochs", 5, "--out", "runs/new").code == 0
+    assert again("--epochs", 7, "--out", "runs/new").code == 0
 
 
 def test_a_damaged_config_of_a_run_is_named(finished, again):
     RunFolder(finished[0]).config.write_bytes(b"\xff\xfe\x00")
-    done = again("--epochs", 5)
+    done = again("--epochs", 7)
     assert done.code == 1
     assert "config.yaml" in done.err and "--out runs/images-2" in done.err
 
@@ -263,7 +309,7 @@ def test_divergence_is_named_and_the_last_good_checkpoint_stays_usable(train, cl
     monkeypatch.setattr(loop, "train_step", diverging_step)
     done = train("images", "--steps", 9, "--set", "output.checkpoint_every=1 steps")
     assert done.code == 1
-    assert "training diverged: a weight is NaN or infinite near image 20" in done.err and "--lr" in done.err
+    assert "training diverged: a weight is NaN or infinite near image " in done.err and "--lr" in done.err
     assert "The checkpoint at 16 images is kept." in done.err
     assert checkpoints(Path("runs/images")) == [8, 16]
     sampled = cli("sample", "--n", 2)
@@ -342,7 +388,7 @@ def test_a_speed_that_was_measured_wrongly_is_mended_on_the_way_and_said(train, 
     assert f"{change} than measured at first: --time makes " in done.out
     folder = RunFolder(Path("runs/images"))
     noted = json.loads(folder.execution.read_text(encoding="utf-8"))["length"]
-    config = make_config(from_yaml(folder.config.read_text(encoding="utf-8"), "config.yaml"))
+    config = config_in(folder.path)
     reached = checkpoints(folder.path)[-1]
     assert str(config.length) == noted
     assert config == config_of(read_checkpoint(folder.checkpoint(reached))[1])
@@ -441,7 +487,7 @@ def test_ctrl_c_keeps_everything_and_one_process_owns_the_run(slow, images, cli)
     done = cli(*args)
     assert done.code == 0, done.err
     assert f"goes on from {nimg} images (bit-exact)" in done.out
-    assert checkpoints(run)[-1] == 540                            # 90 steps, three an epoch of 18 images: two are held out
+    assert checkpoints(run)[-1] == schedule_of(run, 18).nimg_at(90)                  # two are held out
 
 
 @posix_only

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from ganvas.config import TrainConfig
 from ganvas.training.ema import half_life_at, update_ema
 
 
@@ -47,9 +48,12 @@ def test_buffers_are_copied():
 
 
 def test_the_half_life_is_short_while_few_images_have_been_seen():
-    assert half_life_at(10, 0) == 0
-    assert half_life_at(10, 20_000) == 1
-    assert half_life_at(10, 10_000_000) == 10
+    train = TrainConfig(ema_half_life_kimg=10)
+    assert [half_life_at(train, nimg) for nimg in (0, 20_000, 10_000_000)] == [0, 1, 10]
+
+
+def test_the_half_life_is_whole_from_the_start_where_weights_and_average_come_from_another_run():
+    assert half_life_at(TrainConfig(ema_half_life_kimg=10, init_from="runs/other"), 0) == 10
 
 
 def test_without_a_half_life_the_average_is_g_itself():

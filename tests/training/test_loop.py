@@ -13,9 +13,12 @@ from ganvas.data.batches import Schedule
 from ganvas.errors import DivergedError
 from ganvas.losses import LOSSES, loss_pair
 from ganvas.networks.build import build_networks
+from ganvas.ops.diff_augment import Policy
 from ganvas.presets import load_preset, preset_names
 from ganvas.rng import Purpose
-from ganvas.training.loop import draw_z, nimg_of, passed, train
+from ganvas.training import loop
+from ganvas.training.loop import draw_z, nimg_of, passed, policy_of, train
+from ganvas.training.penalties import penalties_at
 from ganvas.training.state import TrainState
 from ganvas.values import Amount
 
@@ -29,6 +32,7 @@ class Noise:
 
     def __init__(self, count, channels, height, width):
         self.array = np.random.default_rng(0).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
+        self.labels = np.arange(count) % 4 - 1                   # every fourth has none
 
     def __len__(self):
         return len(self.array)
@@ -54,11 +58,24 @@ def ticks_of(config, images, losses, state, **more):
 # ---------------------------------------------------------------- going on is going through
 
 
-@pytest.mark.parametrize("stop_at", [4, 5])                      # step 5 is in the middle of a row, and in the second epoch
-@pytest.mark.parametrize("name", preset_names())
+CLASSES = {"network.conditional": True, "data.class_names": ["a", "b", "c"], "data.class_counts": [5, 5, 5]}
+AUGMENTED = {"augment.color": 1.0, "augment.translation": 0.125, "augment.cutout": 0.5, "augment.probability": 0.7}
+EVERYTHING = CLASSES | AUGMENTED | {
+    "network.family": "residual", "network.g_depth": 1, "network.d_depth": 1, "plan.g_fakes": "fresh",
+    "train.loss": "relativistic", "train.r1_gamma": 1.0, "train.r2_gamma": 2.0, "train.gamma_start": 10.0,
+    "train.gamma_ramp_kimg": 0.05, "train.penalty_every": 2, "train.ema_half_life_kimg": 0.1}
+BIG = ("modern-128", "modern-256")                               # which differ from the smaller ones in numbers alone
+ALL = {
+    **{name: load_preset(name).values for name in preset_names() if load_preset(name).is_complete and name not in BIG},
+    "everything": EVERYTHING, "differences": EVERYTHING | {"train.penalty": "differences"},
+    "spectral norm": EVERYTHING | {"network.d_spectral_norm": True, "train.gp_weight": 10.0, "train.loss": "wasserstein"}}
+
+
+@pytest.mark.parametrize("stop_at", [4, 5])                      # step 5 is in the middle of a row, and of lazy penalties
+@pytest.mark.parametrize("name", ALL)
 def test_a_run_saved_in_the_middle_and_loaded_elsewhere_is_bit_for_bit_the_unbroken_one(name, stop_at, tmp_path):
     size = {"data.size": "28" if "mnist" in name else "16", "data.mirror": True}
-    config, images, losses = prepare(load_preset(name).values, TINY, size, OFTEN, {"length": "9 steps"})
+    config, images, losses = prepare(ALL[name], TINY, size, OFTEN, {"length": "9 steps"})
     straight = fresh(config)
     expected = ticks_of(config, images, losses, straight)
 
@@ -198,6 +215,67 @@ def test_each_step_sees_the_images_of_its_turn_augmented_and_in_range():
     assert [len(batch) for batch in reals] == [8, 8, 4]
     assert all(batch.min() >= -1 and batch.max() <= 1 for batch in reals)
     assert all((batch[:, :, 0, 0] == -1).any() for batch in reals)          # a corner that was turned out of sight is black
+
+
+# ---------------------------------------------------------------- what a step is given
+
+
+def steps_given(monkeypatch, *layers, count=20):
+    """What train_step is given in each step of a run, by name."""
+    given, step = [], loop.train_step
+    names = ("state", "plan", "losses", "penalties", "turns", "reals", "z", "z_fresh", "draws", "labels")
+    monkeypatch.setattr(loop, "train_step", lambda *args: given.append(dict(zip(names, args, strict=True))) or step(*args))
+    config, images, losses = prepare(*layers, count=count)
+    ticks_of(config, images, losses, fresh(config))
+    return config, images, given
+
+
+def test_lazy_penalties_are_due_by_the_step_and_their_weight_by_the_images(monkeypatch):
+    ramp = {"train.r1_gamma": 1.0, "train.gamma_start": 3.0, "train.gamma_ramp_kimg": 0.04}
+    config, _, given = steps_given(monkeypatch, ramp, {"train.penalty_every": 2, "length": "7 steps"})
+    expected = [penalties_at(config.train, step, nimg) for step, nimg in enumerate((0, 8, 16, 20, 28, 36, 40))]
+    assert [step["penalties"] for step in given] == expected
+    assert [penalties.r1 > 0 for penalties in expected] == [True, False, True, False, True, False, True]
+    assert expected[0].r1 == 6 and expected[-1].r1 == 2
+
+
+@pytest.mark.parametrize("turns", ["alternate_g_first", "alternate_d_first"])
+def test_lazy_penalties_are_due_in_every_second_of_ds_own_turns(monkeypatch, turns):
+    lazy = {"train.r1_gamma": 1.0, "train.penalty_every": 2, "plan.turns": turns, "length": "8 steps"}
+    _, _, given = steps_given(monkeypatch, lazy)
+    assert [step["penalties"].r1 for step in given if "D" in step["turns"]] == [2, 0, 2, 0]
+
+
+def test_each_real_comes_with_its_own_class_which_its_fake_is_made_of(monkeypatch):
+    _, images, given = steps_given(monkeypatch, EVERYTHING, {"length": "4 steps", "augment.translation": 0})
+    for step in given:
+        pixels = ((step["reals"] + 1) * 127.5).round().byte().numpy()
+        for real, label, *latents in zip(pixels, step["labels"], step["z"], step["z_fresh"], strict=True):
+            (which,) = [i for i, image in enumerate(images.array) if np.array_equal(image, real)]
+            assert label == images.labels[which]
+            for z in latents:
+                assert z[5:].tolist() == [float(label == number) for number in range(3)]
+        assert not torch.equal(step["z"][:, :5], step["z_fresh"][:, :5])
+    assert {int(label) for step in given for label in step["labels"]} == {-1, 0, 1, 2}
+
+
+def test_networks_without_classes_are_told_none(monkeypatch):
+    _, _, given = steps_given(monkeypatch, {"length": "2 steps"})
+    assert [step["labels"] for step in given] == [None, None]
+
+
+def test_augmentation_draws_by_the_images_running_numbers(monkeypatch):
+    config, _, given = steps_given(monkeypatch, AUGMENTED, {"length": "4 steps", "train.seed": 3})
+    assert [step["draws"].indices.tolist() for step in given] == [
+        list(range(8)), list(range(8, 16)), list(range(16, 20)), list(range(20, 28))]
+    assert {step["draws"].seed for step in given} == {3}
+    assert given[0]["draws"].policy == policy_of(config.augment) == Policy(1.0, 0.125, 0.5, 0.7)
+
+
+@pytest.mark.parametrize("off", [{}, AUGMENTED | {"augment.probability": 0.0}, {"augment.probability": 0.5}])
+def test_without_augmentation_there_is_no_policy(monkeypatch, off):
+    _, _, given = steps_given(monkeypatch, off, {"length": "1 steps"})
+    assert given[0]["draws"].policy is None
 
 
 # ---------------------------------------------------------------- divergence

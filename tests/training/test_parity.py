@@ -9,6 +9,7 @@ from ganvas.config import make_config
 from ganvas.losses import loss_pair
 from ganvas.networks.build import build_networks
 from ganvas.presets import load_preset
+from ganvas.training.penalties import NONE
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step, turns_at
 from plain import CLASSICS, load_plain
@@ -45,7 +46,7 @@ def test_three_steps_in_float64_equal_the_plain_script(name):
         left = list(drawn)
         theirs = plain.train_step(
             plain_G, plain_D, *plain_optimizers, reals.clone(), lambda n, left=left: left.pop(0), step=step)
-        ours = train_step(state, config.plan, losses, 0.0, turns_at(config.plan, step), reals, *drawn)
+        ours = train_step(state, config.plan, losses, NONE, turns_at(config.plan, step), reals, *drawn)
 
         compared = [loss for loss in ("Loss_D", "Loss_G") if loss in theirs]
         assert compared == [loss for loss in ("Loss_D", "Loss_G") if loss in ours]

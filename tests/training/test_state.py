@@ -7,6 +7,7 @@ from ganvas.config import make_config
 from ganvas.losses import LOSSES
 from ganvas.networks.build import build_networks
 from ganvas.training.ema import update_ema
+from ganvas.training.penalties import NONE
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step
 
@@ -22,7 +23,7 @@ def advance(config, state, steps=2, turns="DG"):
     for _ in range(steps):
         torch.manual_seed(state.nimg)
         reals, z = torch.rand(4, 3, 12, 12) * 2 - 1, torch.randn(4, 5)
-        state.stats.add(train_step(state, config.plan, LOSSES["nonsaturating"], 0.0, turns, reals, z, z))
+        state.stats.add(train_step(state, config.plan, LOSSES["nonsaturating"], NONE, turns, reals, z, z))
         if state.G_ema is not None:
             update_ema(state.G_ema, state.G, 1.0, 4)
         state.nimg += 4

@@ -9,44 +9,22 @@ from ganvas.config import UpdatePlan, make_config
 from ganvas.losses import LOSSES, loss_pair
 from ganvas.networks.build import build_networks
 from ganvas.presets import load_preset, preset_names
+from ganvas.training.loop import policy_of
+from ganvas.training.penalties import NONE, Penalties, penalties_at
 from ganvas.training.state import TrainState
 from ganvas.training.steps import generator_step, train_step, turns_at
-
-N = 6
-TINY = {"data.size": "12", "network.g_channels": 4, "network.d_channels": 4, "network.z_dim": 5}
-
-
-def make_state(**options):
-    config = make_config(TINY, {name.replace("__", "."): value for name, value in options.items()})
-    return TrainState.create(config, *build_networks(config.network, config.data, seed=0))
-
-
-def inputs(seed=0, n=N):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(n, 3, 12, 12, generator=generator) * 2 - 1, torch.randn(n, 5, generator=generator),
-            torch.randn(n, 5, generator=generator))
+from tiny_steps import TINY, N, draws_at, inputs, make_state, values, watched
 
 
 def step(state, plan=None, loss="nonsaturating", r1_gamma=0.0, turns="DG", seed=0):
     plan = plan or UpdatePlan()
-    return train_step(state, plan, loss_pair(loss, plan.real_label), r1_gamma, turns, *inputs(seed))
-
-
-def watched(network):
-    """The inputs that the network is given from now on."""
-    seen = []
-    network.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
-    return seen
+    return train_step(state, plan, loss_pair(loss, plan.real_label), Penalties(r1=r1_gamma), turns, *inputs(seed))
 
 
 def optimizer_steps(optimizer):
     done = []
     optimizer.register_step_post_hook(lambda *_: done.append(1))
     return done
-
-
-def values(network):
-    return {name: tensor.clone() for name, tensor in network.named_parameters()}
 
 
 def changed(network, before):
@@ -159,7 +137,7 @@ def test_batch_norm_sees_as_many_batches_as_in_the_original(name):
     state = TrainState.create(config, *build_networks(config.network, config.data, seed=0))
     for i in range(2):
         reals = torch.rand(4, 3, config.data.size.height, config.data.size.width)
-        train_step(state, config.plan, loss_pair("nonsaturating", config.plan.real_label), 0.0, turns_at(config.plan, i), reals,
+        train_step(state, config.plan, loss_pair("nonsaturating", config.plan.real_label), NONE, turns_at(config.plan, i), reals,
                    torch.randn(4, 5), torch.randn(4, 5))
     counts = [{int(b) for n, b in net.named_buffers() if n.endswith("num_batches_tracked")} for net in (state.G, state.D)]
     assert counts == [{updates} for updates in NORM_UPDATES[name]]
@@ -339,9 +317,10 @@ def test_a_step_never_asks_for_a_value(name):
     state = TrainState(G, D, None, *adam)
     reals = torch.empty(4, config.data.channels, config.data.size.height, config.data.size.width, device="meta")
     z = torch.empty(4, config.network.z_dim, device="meta")
+    losses, policy = loss_pair(config.train.loss, config.plan.real_label), policy_of(config.augment)
     for i in range(2):
-        stats = train_step(state, config.plan, loss_pair(config.train.loss, config.plan.real_label), config.train.r1_gamma,
-                           turns_at(config.plan, i), reals, z, z)
+        stats = train_step(state, config.plan, losses, penalties_at(config.train, 0, 0), turns_at(config.plan, i), reals, z, z,
+                           draws_at(4 * i, policy, 4))
         state.stats.add(stats)
     with pytest.raises(RuntimeError, match="meta"):
         state.stats.means()
@@ -400,6 +379,6 @@ def test_reals_and_fakes_apart_give_the_gradients_of_both_together():
         state = make_state(train__betas=[0.0, 0.0], train__adam_eps=1.0, train__lr=1.0)         # moves by the gradient itself
         before = values(state.D)
         plan = UpdatePlan(d_scale=0.5)
-        train_step(state, plan, loss_pair("nonsaturating", 1.0)._replace(separable=separable), 1.0, "D", *inputs())
+        train_step(state, plan, loss_pair("nonsaturating", 1.0)._replace(separable=separable), Penalties(r1=1.0), "D", *inputs())
         moved.append({name: tensor - before[name] for name, tensor in values(state.D).items()})
     assert_close(moved[0], moved[1])

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 PLAIN = "examples/plain"
+CHOSEN = "data.", "network.", "plan.", "train.", "augment."      # by images and machine, where a preset says nothing
 
 
 def presets(
@@ -30,10 +31,11 @@ def presets(
     preset = load_preset(name)
     header = re.sub(r"\n {2,}(?!- )", " ", preset.header)           # the terminal has a width of its own
     console.print(f"{name}\n\n{header}\n", markup=False)
-    if name != "digits-16":
+    if preset.is_classic:
         console.print(f"As one plain PyTorch script: {PLAIN}/{name}.py in Ganvas's repository.\n", markup=False)
     options = Table("option", "value", "meaning", box=None)
     for option, value, meaning in table(make_config(preset.values)):
+        is_open = not preset.is_complete and option not in preset.values and option.startswith(CHOSEN)
         if not option.startswith(("data.source", "execution.")):        # the user's images and machine
-            options.add_row(option, value, meaning)
+            options.add_row(option, "from the images" if is_open else value, meaning)
     console.print(options)

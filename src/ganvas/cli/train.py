@@ -37,8 +37,11 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; auto takes the fastest")] = None,
     threads: Annotated[int | None, config_option("threads")] = None,
     precision: Annotated[str | None, config_option("precision")] = None,
+    init_from: Annotated[str | None, config_option("init_from")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file, or run folder, whose options to start from")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="any other option, such as train.betas=[0.5,0.9]")] = None,
+    explain: Annotated[bool, typer.Option(
+        "--explain", help="only tell every choice with its reason, and the speed, length and memory to expect")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="two steps in a temporary folder: does everything work?")] = False,
     profile: Annotated[int | None, typer.Option(
         metavar="N", help="only look where the time of N steps goes: a page and a trace in --out, or profile-<name>")] = None,
@@ -49,9 +52,10 @@ def train(
 
     run = train_and_show(
         source, preset=preset, out=out, config=config, time=time, settings=dict(map(parse_setting, set_ or [])),
-        dry_run=dry_run, profile=profile, kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
+        dry_run=dry_run, profile=profile, explain=explain, init_from=init_from,
+        kimg=kimg, epochs=epochs, steps=steps, size=size, channels=channels, fit=fit,
         transparency=transparency, labels=labels, native=native, mirror=mirror, tile=tile, frames=frames, holdout=holdout,
         group_by=group_by, skip_bad=skip_bad, drop_duplicates=drop_duplicates, batch=batch, lr=lr, seed=seed,
         patience=patience, device=device, threads=threads, precision=precision)
-    if not dry_run and profile is None:
+    if not dry_run and not explain and profile is None:
         print(f"new images:  ganvas sample {shlex.quote(str(run.path))}")

@@ -19,7 +19,7 @@ def train_and_show(source: str | None, **options: Any) -> app.Run:
         run = app.train(source, watch=watcher, **options)
     finally:
         watcher.progress.stop()
-    if not options.get("dry_run") and options.get("profile") is None:
+    if not options.get("dry_run") and not options.get("explain") and options.get("profile") is None:
         folder = RunFolder(run.path)
         for what, path in (("samples", folder.latest_grid), ("real images", folder.reals_grid), ("curves", folder.curves),
                            ("progress", folder.gif), ("video", folder.mp4), ("data sheet", folder.data_page),

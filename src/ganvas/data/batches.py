@@ -35,6 +35,15 @@ class Images(Protocol):
         ...
 
 
+class LabelledImages(Images, Protocol):
+    """Images of which the classes are known, or None."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,), each image's class, -1 for none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a run is cut into epochs and batches: arithmetic only. No batch spans two epochs.
@@ -114,6 +123,8 @@ class Batch(NamedTuple):
     """(N,): running numbers of the images in the run, from 0; z and augmentation are keyed by them."""
     images_u8: Tensor
     """(N, C, H, W) uint8, on the CPU."""
+    positions: NDArray[np.int64]
+    """(N,): which of the images they are."""
 
 
 class Batches:
@@ -137,8 +148,9 @@ class Batches:
     def at(self, nimg: int) -> Batch:
         """The batch that starts after `nimg` images. Raises ValueError where no batch starts."""
         indices = np.arange(nimg, nimg + self.schedule.batch_size_at(nimg), dtype=np.int64)
-        images = self.images.read(self._pack_indices(indices))
-        return Batch(indices, torch.from_numpy(np.require(images, requirements=["C", "W"])))
+        positions = self._pack_indices(indices)
+        images = self.images.read(positions)
+        return Batch(indices, torch.from_numpy(np.require(images, requirements=["C", "W"])), positions)
 
     def start(self, nimg: int) -> Generator[Batch, None, None]:
         """The batches from `nimg` on, without end, up to two of them prepared ahead in a background thread.

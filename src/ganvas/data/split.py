@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,11 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @cached_property
+    def labels(self) -> Indices | None:
+        """(n,) the images' classes, -1 for none; None where they have no labels."""
+        return None if self.pack.labels is None else self.pack.labels[self.indices]
 
     def read(self, indices: npt.ArrayLike) -> Pixels:
         """The images at these positions of the subset: (n,) -> (n, C, H, W) uint8, a new array."""

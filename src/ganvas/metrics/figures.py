@@ -40,7 +40,8 @@ PIXEL_REPEATS, PIXEL_IMAGES = 3, 1000      # of the sliced Wasserstein distance,
 LABELS: dict[str, tuple[str, Better]] = {
     "fid": ("FID", "lower"), "kid": ("KID", "lower"), "precision": ("precision", "higher"), "recall": ("recall", "higher"),
     "density": ("density", "higher"), "coverage": ("coverage", "higher"), "is": ("Inception Score", "higher"),
-    "modes": ("modes", "higher"), "mode_kl": ("KL of modes", "lower"), "diversity": ("diversity", "none"),
+    "modes": ("modes", "higher"), "mode_kl": ("KL of modes", "lower"),
+    "agreement": ("class agreement", "higher"), "diversity": ("diversity", "none"),
     "similarity": ("similarity", "none"), "swd": ("sliced Wasserstein", "lower"),
 }
 
@@ -117,12 +118,13 @@ def pixels_of(available: int, n: int, repeats: int, seed: int) -> Indices:
 
 
 def figures(reals: Reals, fakes: Features, read: Reader, extractor: Extractor, *, n: int, repeats: int = 5, seed: int = 0,
-            tell: Callable[[str], None] = lambda text: None) -> Iterator[Figure]:
+            tell: Callable[[str], None] = lambda text: None, asked: Indices | None = None) -> Iterator[Figure]:
     """Every figure that this extractor allows, one after the other as they are ready.
 
     fakes: features of M samples. read: positions among those -> uint8 images; it is asked for those of `pixels_of` alone, where
     the reals' images are at hand. n: samples and reals in each repetition; fewer where there are fewer (half of the reals, all
-    samples). Raises DataError where too few are left.
+    samples). asked: (M,) the class that each sample was made to be of, in the reals' order. Raises DataError where too few are
+    left.
     """
     n = min(n, len(reals) // 2, len(fakes.vectors))
     if n <= 2:
@@ -164,13 +166,13 @@ def figures(reals: Reals, fakes: Features, read: Reader, extractor: Extractor, *
     for metric, (values, floors) in distances.items():
         error = float(np.median(errors)) if metric == "kid" else None
         yield figure(metric, values, floors, error=error, note=notes.get(metric, ""))
-    yield from _of_classes(reals, fakes, sets, divided, extractor, seed, figure)
+    yield from _of_classes(reals, fakes, sets, divided, extractor, seed, figure, asked)
     yield from _of_pixels(reals, fakes, read, sets, divided, seed, tell, figure)
 
 
 def _of_classes(reals: Reals, fakes: Features, sets: Sequence[Indices], divided: Sequence[tuple[Indices, ...]],
-                extractor: Extractor, seed: int, figure: Callable[..., Figure]) -> Iterator[Figure]:
-    """What needs an extractor with classes; modes only where the classes are the reals' own."""
+                extractor: Extractor, seed: int, figure: Callable[..., Figure], asked: Indices | None) -> Iterator[Figure]:
+    """What needs an extractor with classes; modes and agreement only where the classes are the reals' own."""
     if fakes.probabilities is None or reals.features.probabilities is None:
         return
     probabilities, n = reals.features.probabilities, len(sets[0])
@@ -188,6 +190,10 @@ def _of_classes(reals: Reals, fakes: Features, sets: Sequence[Indices], divided:
     if np.isfinite(found.kl):                              # infinite: no sample is in any of the reals' classes
         yield figure("mode_kl", [found.kl], mode_kl_floor(reals.labels, answers, counts, found.n, seed), n=found.n,
                      note=f"KL(samples' classes ‖ reals') in nats{errs}")
+    if asked is not None:
+        yield figure("agreement", [float((samples[chosen] == asked[chosen]).mean()) for chosen in sets],
+                     [float((answers[b] == reals.labels[b]).mean()) for _, b in divided],
+                     note=f"samples that are of the class they were asked to be{errs}")
 
 
 def answered_shares(labels: Indices, answers: Indices, counts: Indices) -> NDArray[np.float64]:

@@ -2,10 +2,11 @@
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ganvas.config import DataConfig, NetworkConfig
 from ganvas.errors import ConfigError
-from ganvas.networks import dcgan, mnist28
+from ganvas.networks import dcgan, mnist28, residual
 
 Norm = nn.BatchNorm1d, nn.BatchNorm2d
 Convolution = nn.Conv2d, nn.ConvTranspose2d
@@ -22,6 +23,10 @@ def build_networks(network: NetworkConfig, data: DataConfig, seed: int) -> tuple
         if network.family == "mnist28":
             G: nn.Module = mnist28.Generator(channels, network.z_dim, network.g_channels)
             D: nn.Module = mnist28.Discriminator(channels, network.d_channels, network.d_slope)
+        elif network.family == "residual":
+            classes = len(data.class_names) if network.conditional else 0
+            G = residual.Generator(size, channels, network.z_dim, classes, network.g_channels, network.g_depth, network.g_norm)
+            D = residual.Discriminator(size, channels, classes, network.d_channels, network.d_depth)
         elif network.family == "dcgan":
             G = dcgan.Generator(
                 size, channels, network.z_dim, network.g_channels, kernel=network.kernel, padding=network.padding,
@@ -36,8 +41,19 @@ def build_networks(network: NetworkConfig, data: DataConfig, seed: int) -> tuple
         else:
             raise ConfigError("this run was trained with its own networks: pass them from Python, "
                               "generator=MyGenerator() and discriminator=MyDiscriminator().")
-        for module in [*G.modules(), *D.modules()]:
-            initialise(module, network.init)
+        if network.family == "residual":
+            residual.initialise(G)
+            residual.initialise(D)
+        else:
+            for module in [*G.modules(), *D.modules()]:
+                initialise(module, network.init)
+        if network.d_spectral_norm:
+            for module in D.modules():
+                if isinstance(module, residual.ResidualBlock):
+                    module.last.weight.data.normal_(0.0, 0.02)         # no direction is the longest of zeros
+            for module in [*D.modules()]:
+                if isinstance(module, (*Convolution, nn.Linear, nn.Embedding)):
+                    spectral_norm(module)
     return G, D
 
 

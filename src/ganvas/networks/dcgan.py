@@ -46,7 +46,7 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.image_size, self.image_channels, self.z_dim = image_size, image_channels, z_dim
-        base_height, base_width, doublings = _stages(image_size)
+        base_height, base_width, doublings = stages_of(image_size)
         self.base = (base_height, base_width)
         self.min_batch = 2 if stem_norm == "units" else 1         # a unit's statistics need two images
         norm: Norm2d = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum, track_running_stats=bn_running)
@@ -95,7 +95,7 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         self.image_size, self.image_channels, self.min_batch = image_size, image_channels, 1
-        base_height, base_width, doublings = _stages(image_size)
+        base_height, base_width, doublings = stages_of(image_size)
         norm: Norm2d = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum, track_running_stats=bn_running)
         maps = widths(channels, doublings)
         self.blocks = nn.ModuleList()
@@ -119,7 +119,8 @@ class Discriminator(nn.Module):
         return logits.flatten()                        # (N,)
 
 
-def _stages(image_size: tuple[int, int]) -> Stages:
+def stages_of(image_size: tuple[int, int]) -> Stages:
+    """shapes.stages of an image size that must have some. Raises ConfigError."""
     found = stages(*image_size)
     if found is None:
         raise ConfigError(f"{image_size[1]}x{image_size[0]} images: each side must be 3 to 8 pixels doubled equally often, "

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ganvas.networks import dcgan, mnist28
+from ganvas.networks import dcgan, mnist28, residual
 from ganvas.networks.layers import NATIVE, Conv2d, ConvTranspose2d
 
-OURS = dcgan.Generator, mnist28.Generator
+OURS = dcgan.Generator, mnist28.Generator, residual.Generator
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -28,6 +28,8 @@ def folded(network: nn.Module, memory_format: torch.memory_format = torch.channe
     sampler = copy.deepcopy(network).eval().requires_grad_(False)
     if isinstance(sampler, dcgan.Generator):
         sampler.stem_norm = _fold(sampler.stem, sampler.stem_norm)
+    elif isinstance(sampler, residual.Generator):
+        sampler.stem_norm[0] = _fold(sampler.stem, sampler.stem_norm[0])
     for module in [*sampler.modules()]:
         if isinstance(module, nn.Sequential):
             for place, (layer, norm) in enumerate(pairwise(module), start=1):

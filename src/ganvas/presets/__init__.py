@@ -16,6 +16,16 @@ class Preset(NamedTuple):
     values: dict[str, Any]         # {dotted option: value}, to be checked by config.make_config
 
     @property
+    def is_classic(self) -> bool:
+        """Whether it is somebody else's system, with a plain script of its own in examples/plain."""
+        return "Ours, no classic" not in self.header
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it says how to train; one that does not leaves to the images and the machine what it does not name."""
+        return "train.batch" in self.values
+
+    @property
     def title(self) -> str:
         """The header's first sentence."""
         return self.header.partition("\n")[0]

@@ -21,6 +21,7 @@ _MEANINGS = {
     "coverage": "Share of the real images that have a sample in their neighbourhood: is every kind made?",
     "is": "How sure a classifier is of each sample, and how varied its answers are. Does not look at real images.",
     "modes": "How many classes occur among the samples.",
+    "agreement": "Share of the samples in which the classifier sees the class that they were asked to be.",
     "mode_kl": "How far the samples' shares of the classes are from the real ones; 0 = the same.",
     "diversity": "How much samples differ from each other; far below the real images' is a collapse.",
     "similarity": "How alike two samples are to the eye, from 0 to 1; far above the real images' is a collapse.",

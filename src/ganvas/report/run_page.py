@@ -20,7 +20,7 @@ from ganvas.report.records import Best, Diagnosis, Environment, Evaluation, Shee
 from ganvas.report.run_figures import measured, measured_plots, training_plots
 from ganvas.report.verdict import judge, percent, standing_of
 from ganvas.run_folder import RunFolder
-from ganvas.watcher import seen
+from ganvas.watcher import duration, seen
 
 # What the page may weigh, in characters: 8 MB with curves and text.
 _FRAMES_CHARS = 4_500_000
@@ -159,8 +159,8 @@ def _facts(config: RunConfig | None, stats: Sequence[Mapping[str, Any]], trained
         if done is not None and trained and done < 0.99 * config.length.value:
             facts.append(("planned", f"{config.length}: not finished yet"))
     if elapsed:
-        asked = f" of --time {_duration(execution.time_sec)}" if execution and execution.time_sec else ""
-        facts.append(("time", _duration(elapsed) + asked))
+        asked = f" of --time {duration(execution.time_sec)}" if execution and execution.time_sec else ""
+        facts.append(("time", duration(elapsed) + asked))
     if config is not None:
         images = f"{execution.images:,} as " if execution and execution.images else ""
         held_out = f", {execution.holdout:,} held out" if execution and execution.holdout else ""
@@ -168,13 +168,6 @@ def _facts(config: RunConfig | None, stats: Sequence[Mapping[str, Any]], trained
                    + ("s" if config.data.channels > 1 else "") + held_out),
                   ("preset", config.preset or "none: chosen from the images")]
     return facts
-
-
-def _duration(seconds: float) -> str:
-    """"45 s", "12 min 5 s", "2 h"."""
-    whole = round(seconds)
-    parts = [f"{whole // 3600:,} h", f"{whole // 60 % 60} min", f"{whole % 60} s" if whole < 3600 else "0 s"]
-    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
 
 
 # Pictures.

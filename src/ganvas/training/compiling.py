@@ -12,6 +12,7 @@ from ganvas.config import RunConfig
 from ganvas.losses import LossPair
 from ganvas.rng import Purpose
 from ganvas.training.loop import draw_z
+from ganvas.training.penalties import NONE
 from ganvas.training.state import TrainState
 from ganvas.training.steps import train_step
 
@@ -61,7 +62,7 @@ def _gradient_after_a_step(state: TrainState, config: RunConfig, losses: LossPai
     generator = torch.Generator().manual_seed(0)
     reals = torch.rand(len(z), data.channels, data.size.height, data.size.width, generator=generator) * 2 - 1
     layout = torch.channels_last if config.execution.channels_last else torch.contiguous_format
-    train_step(state, config.plan, losses, 0.0, "DG", reals.to(z.device, memory_format=layout), z, z)
+    train_step(state, config.plan, losses, NONE, "DG", reals.to(z.device, memory_format=layout), z, z)
     moments = [optimizer.state[parameter]["exp_avg"] for optimizer in (state.D_opt, state.G_opt)
                for group in optimizer.param_groups for parameter in group["params"] if parameter in optimizer.state]
     return torch.cat([moment.flatten() for moment in moments]).double().cpu()

@@ -3,12 +3,17 @@
 import torch
 from torch import nn
 
+from ganvas.config import TrainConfig
+
 RAMP_UP = 0.05             # of the images so far: the most that the half-life may be, as in StyleGAN2-ADA (arXiv 2006.06676)
 
 
-def half_life_at(half_life_kimg: float, nimg: int) -> float:
-    """The half-life after `nimg` images: short at first, or a short run would show the weights it started from."""
-    return min(half_life_kimg, RAMP_UP * nimg / 1000)
+def half_life_at(train: TrainConfig, nimg: int) -> float:
+    """The half-life after `nimg` images, in thousands: short at first, or a short run would show the weights it started from.
+
+    Not where these are another run's (init_from): they are worth showing, and their average is taken over too.
+    """
+    return train.ema_half_life_kimg if train.init_from else min(train.ema_half_life_kimg, RAMP_UP * nimg / 1000)
 
 
 @torch.no_grad()

@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.profiler import record_function
 
-from ganvas.config import RunConfig
-from ganvas.data.batches import Batches, Images, Schedule
+from ganvas.config import AugmentConfig, RunConfig
+from ganvas.data.batches import Batches, LabelledImages, Schedule
 from ganvas.errors import DivergedError
 from ganvas.losses import LossPair
+from ganvas.networks.latents import draw_latents
 from ganvas.ops.augment import augment
+from ganvas.ops.diff_augment import Policy
 from ganvas.ops.pixels import to_float
-from ganvas.rng import Purpose, latents
+from ganvas.rng import Purpose
+from ganvas.training.draws import Draws
 from ganvas.training.ema import half_life_at, update_ema
+from ganvas.training.penalties import penalties_at
 from ganvas.training.state import TrainState, memory_format
 from ganvas.training.steps import train_step, turns_at
 from ganvas.values import Amount
@@ -40,7 +44,7 @@ class Tick:
 
 
 def train(
-    state: TrainState, config: RunConfig, images: Images, losses: LossPair,
+    state: TrainState, config: RunConfig, images: LabelledImages, losses: LossPair,
     should_stop: Callable[[], str | None] = lambda: None, goal: Callable[[], int] | None = None,
 ) -> Iterator[Tick]:
     """Trains `state` up to config.length, a tick for each step; starts at state.nimg, so that resuming is the same call.
@@ -53,27 +57,33 @@ def train(
     schedule = make_schedule(config, len(images), state)
     goal = goal or partial(nimg_of, config.length, schedule)
     batches, layout = Batches(images, schedule, seed).start(state.nimg), memory_format(config)
+    policy, known_labels = policy_of(config.augment), images.labels
 
     if state.nimg >= goal():
         return
     while True:
         # Update the networks whose turn it is.
-        turns = turns_at(config.plan, schedule.step_at(state.nimg))
+        step = schedule.step_at(state.nimg)
+        turns = turns_at(config.plan, step)
         with record_function("ganvas.data"):
             batch = next(batches)
             images_u8 = batch.images_u8.to(device, non_blocking=True, memory_format=layout)
             reals = to_float(images_u8)                                                  # (N, C, H, W) in [-1, 1]
             reals = augment(reals, seed, batch.indices, config.data.rotation_degrees, config.data.mirror)
-            z = draw_z(config, Purpose.Z, batch.indices)                                 # (N, z_dim)
+            own_labels = known_labels[batch.positions] if config.num_classes and known_labels is not None else None
+            z = draw_z(config, Purpose.Z, batch.indices, own_labels)                     # (N, latents)
             needs_more = config.plan.g_fakes == "fresh" and turns == "DG"
-            z_fresh = draw_z(config, Purpose.Z_G, batch.indices) if needs_more else z
+            z_fresh = draw_z(config, Purpose.Z_G, batch.indices, own_labels) if needs_more else z
+            labels = None if own_labels is None else torch.from_numpy(own_labels).to(device)
+        penalties = penalties_at(config.train, step if config.plan.turns == "both" else step // 2, state.nimg)     # of D's turns
         with _own_randomness(config, state.nimg):
-            stats = train_step(state, config.plan, losses, config.train.r1_gamma, turns, reals, z, z_fresh)
+            stats = train_step(state, config.plan, losses, penalties, turns, reals, z, z_fresh,
+                               Draws(seed, batch.indices, policy), labels)
         with record_function("ganvas.stats"):
             state.stats.add(stats)
         if state.G_ema is not None:
             with record_function("ganvas.ema"):
-                update_ema(state.G_ema, state.G, half_life_at(config.train.ema_half_life_kimg, state.nimg), len(reals))
+                update_ema(state.G_ema, state.G, half_life_at(config.train, state.nimg), len(reals))
         before, state.nimg = state.nimg, state.nimg + len(reals)
 
         # Say what is due.
@@ -93,10 +103,17 @@ def train(
             return
 
 
-def draw_z(config: RunConfig, purpose: Purpose, indices: NDArray[np.int64]) -> Tensor:
-    """The latents of these running images, (N, z_dim) float32 on the run's device."""
-    z = latents(config.train.seed, purpose, indices, config.network.z_dim, config.network.z_distribution)
+def draw_z(
+    config: RunConfig, purpose: Purpose, indices: NDArray[np.int64], labels: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """What G makes these running images from, (N, latents) float32 on the run's device; labels: (N,), their classes."""
+    z = draw_latents(config, config.train.seed, purpose, indices, labels)
     return torch.from_numpy(z).to(config.execution.device)
+
+
+def policy_of(config: AugmentConfig) -> Policy | None:
+    """How D's images are changed; None where they are not."""
+    return Policy(config.color, config.translation, config.cutout, config.probability) if config.is_on else None
 
 
 def make_schedule(config: RunConfig, num_images: int, state: TrainState) -> Schedule:

@@ -24,7 +24,7 @@ class TrainState:
     G_opt: torch.optim.Adam
     D_opt: torch.optim.Adam
     precision: str = "fp32"                # in which the networks compute; weights and moments are float32 always
-    compiled: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)      # "G", "D": see training/compiling.py
+    compiled: dict[str, Callable[..., Tensor]] = field(default_factory=dict)      # "G", "D": see training/compiling.py
     compiled_batch: int = 0                # images in a batch that they are compiled for
     nimg: int = 0                          # real images seen so far
     stats: OpenStats = field(default_factory=OpenStats)
@@ -45,7 +45,7 @@ class TrainState:
         """The generator that pictures and samples come from: the averaged one where there is one."""
         return self.G_ema if self.G_ema is not None else self.G
 
-    def in_steps(self, which: Literal["G", "D"], batch: int) -> Callable[[Tensor], Tensor]:
+    def in_steps(self, which: Literal["G", "D"], batch: int) -> Callable[..., Tensor]:
         """The network as a step of `batch` images calls it: compiled, where it is and for this batch."""
         own: nn.Module = self.G if which == "G" else self.D
         return self.compiled.get(which, own) if batch == self.compiled_batch else own

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,12 +12,17 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ganvas.config import UpdatePlan
-from ganvas.losses import LossPair, r1_penalty
+from ganvas.losses import LossPair, finite_difference_penalty, interpolation_penalty, r1_penalty
 from ganvas.ops.precision import widen
+from ganvas.rng import Purpose
+from ganvas.training.draws import NOTHING, Draws
+from ganvas.training.penalties import Penalties
 from ganvas.training.state import TrainState
 
 Stats = dict[str, Tensor]
 Turns = Literal["DG", "D", "G"]
+
+SPREAD = 0.1                   # of finite differences, in images of [-1, 1]: less is rounding, more is no gradient any longer
 
 
 def turns_at(plan: UpdatePlan, step: int) -> Turns:
@@ -27,13 +33,15 @@ def turns_at(plan: UpdatePlan, step: int) -> Turns:
 
 
 def train_step(
-    state: TrainState, plan: UpdatePlan, losses: LossPair, r1_gamma: float,
-    turns: Turns, reals: Tensor, z: Tensor, z_fresh: Tensor,
+    state: TrainState, plan: UpdatePlan, losses: LossPair, penalties: Penalties,
+    turns: Turns, reals: Tensor, z: Tensor, z_fresh: Tensor, draws: Draws = NOTHING,
+    labels: Tensor | None = None,
 ) -> Stats:
     """Updates the networks whose turn it is, D before G. Returns detached scalars for the log.
 
-    reals: (N, C, H, W) in [-1, 1]. z: (N, z_dim), what the step's first fakes are made from; z_fresh: the same, for G's
-    turn after D's, read under plan.g_fakes 'fresh' only.
+    reals: (N, C, H, W) in [-1, 1]. z: (N, latents), what the step's first fakes are made from; z_fresh: the same, for G's
+    turn after D's, read under plan.g_fakes 'fresh' only. labels: (N,) int64, the reals' classes, which are the fakes' too;
+    -1 = none, None where the networks know of no classes.
     """
     reuse = turns == "DG" and plan.g_fakes == "reuse"
     stats: Stats = {}
@@ -44,18 +52,19 @@ def train_step(
 
     fakes = None
     if "D" in turns:
-        stats, fakes = discriminator_step(state, plan, losses, r1_gamma, reals, first_fakes)
+        stats, fakes = discriminator_step(state, plan, losses, penalties, reals, first_fakes, draws, labels)
     if "G" in turns:
         if fakes is None:
             fakes = first_fakes()
         elif not reuse:
             fakes = _generate(state, z_fresh if plan.g_fakes == "fresh" else z)
-        stats |= generator_step(state, plan, losses, reals, fakes)
+        stats |= generator_step(state, plan, losses, reals, fakes, draws, labels)
     return stats
 
 
 def discriminator_step(
-    state: TrainState, plan: UpdatePlan, losses: LossPair, r1_gamma: float, reals: Tensor, make_fakes: Callable[[], Tensor],
+    state: TrainState, plan: UpdatePlan, losses: LossPair, penalties: Penalties, reals: Tensor, make_fakes: Callable[[], Tensor],
+    draws: Draws = NOTHING, labels: Tensor | None = None,
 ) -> tuple[Stats, Tensor]:
     """One update of D on reals and fakes (both (N, C, H, W), no gradient to G), or two: reals, then fakes. Gives the fakes, too.
 
@@ -65,30 +74,35 @@ def discriminator_step(
     """
     stats: Stats = {}
     n, nothing = len(reals), reals.new_empty(0)                             # the loss's sum over no images is 0
-    exactly, twice = r1_gamma > 0, plan.d_step == "real_then_fake"          # exactly: bfloat16 differences cancel in a penalty
+    twice = plan.d_step == "real_then_fake"
+    judge = partial(_judge, state, labels=labels, exactly=penalties.precise, differentiable_twice=not penalties.differences)
     state.D_opt.zero_grad(set_to_none=True)
-    reals = reals.detach().requires_grad_(exactly)
-    real_logits = _judge(state, reals, exactly)
-    penalty = reals.new_zeros(())
-    if r1_gamma:
-        penalty = r1_penalty(real_logits, reals)
-        stats["R1"] = penalty.detach() / n
+    seen_reals = _seen(draws.augmented(reals, Purpose.AUGMENT_D_REAL), penalties.r1 > 0 and not penalties.differences)
+    real_logits = judge(seen_reals)
+    penalty = _penalty(penalties.r1, penalties, judge, real_logits, seen_reals, draws, Purpose.PENALTY, stats, "R1")
     if losses.separable:
         real_loss = plan.d_scale * losses.d(real_logits, nothing)
-        _backward(real_loss + r1_gamma / 2 * penalty if r1_gamma else real_loss, plan, n)
+        _backward(_sum(real_loss, penalty), plan, n)
         real_gradient = _step(state.D_opt) if twice else None
         if twice:
             state.D_opt.zero_grad(set_to_none=True)
-        fakes = make_fakes()
-        fake_logits = _judge(state, fakes.detach(), exactly)                # of two updates: by the D that has learnt the reals
+    fakes = make_fakes()
+    seen_fakes = _seen(draws.augmented(fakes.detach(), Purpose.AUGMENT_D_FAKE), penalties.r2 > 0 and not penalties.differences)
+    fake_logits = judge(seen_fakes)                                         # of two updates: by the D that has learnt the reals
+    fake_penalty = _penalty(penalties.r2, penalties, judge, fake_logits, seen_fakes, draws, Purpose.PENALTY_FAKE, stats, "R2")
+    if penalties.gp:
+        between = partial(_judge, state, labels=labels, exactly=True, differentiable_twice=True)
+        found = interpolation_penalty(between, seen_reals.detach(), seen_fakes.detach(), draws.shares(reals))
+        stats["GP"] = found.detach() / n
+        fake_penalty = _sum(penalties.gp * found, fake_penalty)
+    if losses.separable:
         fake_loss = plan.d_scale * losses.d(nothing, fake_logits)
-        _backward(fake_loss, plan, n)
+        _backward(_sum(fake_loss, fake_penalty), plan, n)
         loss = real_loss.detach() + fake_loss.detach()
     else:
-        fakes, real_gradient = make_fakes(), None
-        fake_logits = _judge(state, fakes.detach(), exactly)
+        real_gradient = None
         loss = plan.d_scale * losses.d(real_logits, fake_logits)
-        _backward(loss + r1_gamma / 2 * penalty if r1_gamma else loss, plan, n)
+        _backward(_sum(_sum(loss, penalty), fake_penalty), plan, n)
     gradient = _step(state.D_opt)
     if real_gradient is not None:
         gradient = (real_gradient + gradient) / 2
@@ -103,17 +117,46 @@ def discriminator_step(
     }, fakes
 
 
-def generator_step(state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor) -> Stats:
+def generator_step(
+    state: TrainState, plan: UpdatePlan, losses: LossPair, reals: Tensor, fakes: Tensor, draws: Draws = NOTHING,
+    labels: Tensor | None = None,
+) -> Stats:
     """One update of G through `fakes` (N, C, H, W), which carry its graph; D's weights get no gradient."""
     with _without_weight_gradients(state.D):
-        fake_logits = _judge(state, fakes)                                  # (N,)
+        fake_logits = _judge(state, draws.augmented(fakes, Purpose.AUGMENT_G_FAKE), labels)     # (N,)
         # Only a pairing loss looks at the reals: any other must not show them to D's batch norm a second time.
-        real_logits = _judge(state, reals) if losses.g_sees_reals else fake_logits.detach()
+        real_logits = (_judge(state, draws.augmented(reals, Purpose.AUGMENT_G_REAL), labels) if losses.g_sees_reals
+                       else fake_logits.detach())
         loss = losses.g(real_logits, fake_logits)
         state.G_opt.zero_grad(set_to_none=True)
         _backward(loss, plan, len(reals))
         gradient = _step(state.G_opt)
     return {"Loss_G": loss.detach() / len(reals), "D(G(z))_after": fake_logits.detach().sigmoid().mean(), "grad_G": gradient}
+
+
+def _seen(images: Tensor, penalised: bool) -> Tensor:
+    """The images as the start of D's graph."""
+    return images.detach().requires_grad_(penalised)
+
+
+def _penalty(
+    gamma: float, penalties: Penalties, judge: Callable[[Tensor], Tensor], logits: Tensor, images: Tensor, draws: Draws,
+    purpose: Purpose, stats: Stats, name: str,
+) -> Tensor | None:
+    """gamma / 2 times the squared gradient of `logits` in `images`, summed over them; None where it is not due."""
+    if not gamma:
+        return None
+    if penalties.differences:
+        images = images.detach()
+        found = finite_difference_penalty(logits, judge(images + SPREAD * draws.signs(images, purpose)), SPREAD)
+    else:
+        found = r1_penalty(logits, images)
+    stats[name] = found.detach() / len(images)
+    return gamma / 2 * found
+
+
+def _sum(loss: Tensor, penalty: Tensor | None) -> Tensor:
+    return loss if penalty is None else loss + penalty
 
 
 def _generate(state: TrainState, z: Tensor) -> Tensor:
@@ -123,10 +166,13 @@ def _generate(state: TrainState, z: Tensor) -> Tensor:
     return widen(images)
 
 
-def _judge(state: TrainState, images: Tensor, exactly: bool = False) -> Tensor:
-    """D's logits, (N,) in float32; an own D may give (N, 1). exactly: computed in float32 too."""
+def _judge(
+    state: TrainState, images: Tensor, labels: Tensor | None = None, exactly: bool = False, differentiable_twice: bool = True,
+) -> Tensor:
+    """D's logits, (N,) in float32; an own D may give (N, 1). exactly: computed in float32 too, for a penalty."""
+    D = state.D if exactly and differentiable_twice else state.in_steps("D", len(images))      # compiled: once only
     with record_function("ganvas.D"), state.computing(exactly):
-        logits = state.in_steps("D", len(images))(images)
+        logits = D(images) if labels is None else D(images, labels)
     return widen(logits).flatten()
 
 
