@@ -57,6 +57,8 @@ class Side:
 class RandomImages:
     """Random bytes in memory, read by position as a pack is."""
 
+    labels = None
+
     def __init__(self, config: RunConfig, num_images: int | None = None):
         """Whole batches only, so that no smaller batch at an epoch's end blurs the measurement. num_images: at least."""
         batches, size = -(-(num_images or NUM_IMAGES) // config.train.batch), config.data.size

@@ -24,7 +24,7 @@ from ganvas.errors import ConfigError
 from ganvas.machine import cpp_compiler, training_threads, usable_processors
 from ganvas.presets import load_preset
 from ganvas.recipe_images import from_images, possible_size
-from ganvas.recipe_modern import Labels, conditional, modern
+from ganvas.recipe_modern import Labels, conditional, modern, own
 from ganvas.values import ImageSize
 
 REPAYS_COMPILING_SEC = 1800  # of --time: a minute of warm-up is repaid after eight, and the clock may have been wrong
@@ -118,7 +118,7 @@ def complete(
         size = ImageSize(64, 64)
         with contextlib.suppress(ValueError):                  # of a size that is none, which make_config tells
             size = ImageSize.parse({**layer, **base, **given}["data.size"])
-        values, reasons = modern(images, size, str(device))
+        values, reasons = own() if given.get("network.family") == "custom" else modern(images, size, str(device))
         layer = {option: settled.get(option, value) for option, value in values.items()} | layer
         why = {option: reason for option, reason in reasons.items() if layer.get(option) == values.get(option)} | why
     _classes(layer, base, given, labels, settled, why)

@@ -68,6 +68,15 @@ def modern(images: int, size: ImageSize, device: str) -> tuple[dict[str, Any], d
     return values, why
 
 
+def own() -> tuple[dict[str, Any], dict[str, str]]:
+    """The same for a user's own networks, of which nothing is known: the tutorial's loss and optimizer, and an average."""
+    values = load_preset("pytorch-faces-64").values | {
+        "preset": "", "train.batch": 64, "train.ema_half_life_kimg": 10, "length": "200 kimg",
+        "output.grid_mode": "eval", "output.grid_every": "5 kimg", "output.checkpoint_every": "20 kimg"}
+    values = {option: value for option, value in values.items() if not option.startswith(("network.", "data."))}
+    return values, {"length": f"length {values['length']}: pass --time, --kimg or --epochs for another"}
+
+
 def conditional(labels: Labels | None, asked: bool) -> tuple[bool, str]:
     """Whether the networks are told the images' classes, and why (not). asked: --labels was given."""
     if labels is None or len(labels.names) < 2:

@@ -5,8 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 FAST = ("--n", 20, "--repeats", 2)
+
+
+def lr_of(run):
+    return yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))["train"]["lr"]
 
 
 def test_runs_are_put_beside_each_other_and_seeds_are_taken_together(finished, cli, again, monkeypatch):
@@ -17,7 +22,7 @@ def test_runs_are_put_beside_each_other_and_seeds_are_taken_together(finished, c
     told = [line for line in done.out.splitlines() if line.startswith("evaluating")]
     assert told == ["evaluating runs/images", "evaluating runs/fast", "evaluating runs/seed"]
     first, second, _, head, fid, kid, *rest = done.out.split("evaluating runs/seed\n")[1].splitlines()
-    assert (first, second) == ("A: train.lr 0.0002 (2 seeds)", "B: train.lr 0.01")
+    assert (first, second) == (f"A: train.lr {lr_of('runs/images')} (2 seeds)", "B: train.lr 0.01")
     assert head.split() == ["A", "B", "reals", "get"] and fid.startswith("FID ") and kid.startswith("KID ")
     assert len({len(line) for line in (head, fid, kid)}) == 1
     sayings = rest[rest.index("") + 1:]

@@ -53,7 +53,7 @@ def test_a_run_may_be_named_first_and_a_checkpoint_chosen(finished, cli):
     (["images", "bad"], ["bad/x.png: cannot be read as an image"]),
     (["empty"], ["empty: no images"]),
     (["images/nothing.png"], ["images/nothing.png: does not exist"]),
-    (["images", "--checkpoint", "41"], ["'41'", "last, 48, 72, 96"]),
+    (["images", "--checkpoint", "41"], ["'41'", "last, 40, 60, 80"]),
 ])
 def test_what_cannot_be_scored_is_named(finished, cli, args, words):
     Path("notes.txt").write_text("hello")

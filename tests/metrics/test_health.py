@@ -138,7 +138,7 @@ def test_samples_that_were_never_diverse_are_not_called_collapsed_before_they_co
 # ---------------------------------------------------------------- who is ahead
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", UNDECIDED)
 def test_d_wins_where_it_is_sure_and_the_samples_do_not_improve(loss):
     rows = stats(loss=loss, **SURE | {"Loss_D": (UNDECIDED[loss], 0.005 * UNDECIDED[loss])})
     found, = diagnose(rows, measured(**NEVER_LEARNS), **OPTIONS | {"loss": loss})

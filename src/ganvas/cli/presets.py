@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 PLAIN = "examples/plain"
-CHOSEN = "data.", "network.", "plan.", "train.", "augment."      # by images and machine, where a preset says nothing
+CHOSEN = "data.", "network.", "plan.", "train.", "augment.", "length", "output."      # where a preset says nothing of it
 
 
 def presets(
