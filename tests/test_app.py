@@ -114,12 +114,14 @@ def test_train_gives_a_run_whose_generator_is_the_one_that_load_finds(source):
     assert run.generator().averaged                                # as chosen where no preset is named
 
 
-def test_score_gives_each_image_a_probability(source):
-    run = ganvas.train(source, steps=1, **options())
+@pytest.mark.parametrize("loss", ["nonsaturating", "hinge"])
+def test_score_gives_each_image_its_logit_and_a_probability_where_the_loss_makes_it_one(source, loss):
+    run = ganvas.train(source, steps=1, **options(settings=SETTINGS | {"train.loss": loss}))
     scores = ganvas.score(run.path, [source / "000.png", source])
-    assert [name for name, _ in scores] == ["images/000.png"] + [f"images/{i:03d}.png" for i in range(20)]
-    assert all(0 <= probability <= 1 for _, probability in scores)
-    assert scores[0][1] == pytest.approx(scores[1][1], abs=1e-6)
+    assert [score.image for score in scores] == ["images/000.png"] + [f"images/{i:03d}.png" for i in range(20)]
+    assert scores[0].logit == pytest.approx(scores[1].logit, abs=1e-6)
+    for _, logit, probability in scores:
+        assert probability == (None if loss == "hinge" else pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6))
     with pytest.raises(DataError, match="no images"):
         ganvas.score(run.path, [])
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ganvas import generator as generator_module
-from ganvas.checkpoint import write_checkpoint
+from ganvas.checkpoint import read_checkpoint, write_checkpoint
 from ganvas.config import make_config, to_yaml
 from ganvas.errors import ConfigError, RunError
 from ganvas.files import write_whole
@@ -16,6 +16,7 @@ from ganvas.generator import (
     CHUNK,
     ImageGenerator,
     Sampler,
+    alpha_of,
     for_sampling,
     generator_file,
     load,
@@ -196,7 +197,7 @@ def make_run(path, config, nimgs=(8, 1234), networks=None):
         state = TrainState.create(config, *(networks or build_networks(config.network, config.data, seed=nimg)))
         state.nimg = nimg
         write_checkpoint(folder.generator(nimg), *generator_file(state.G, config, nimg, averaged=False))
-        meta = {"kind": "training state", **state.progress(), "config": config.model_dump(mode="json")}
+        meta = {"kind": "training state", **state.progress(), "config": config.model_dump(mode="json"), **alpha_of(config)}
         write_checkpoint(folder.checkpoint(nimg), state.tensors(), meta)
     return folder
 
@@ -254,6 +255,30 @@ def test_a_training_state_is_no_generator(tmp_path):
 def test_what_is_no_run_is_refused_by_name(tmp_path):
     with pytest.raises(RunError, match="nowhere"):
         load(tmp_path / "nowhere")
+
+
+def rewritten(path, **changed):
+    """The checkpoint at `path` with other notes; None takes one away."""
+    tensors, meta = read_checkpoint(path)
+    write_checkpoint(path, tensors, {name: value for name, value in (meta | changed).items() if value is not None})
+
+
+def test_networks_that_learnt_straight_alpha_are_refused_and_others_are_not(tmp_path):
+    folder = make_run(tmp_path / "run", config_for({"data.channels": 4, "data.transparency": "keep"}))
+    assert load(folder.path).image_channels == 4
+    rewritten(folder.generator(1234), alpha=None)
+    for where in (folder.path, folder.generator(1234)):
+        with pytest.raises(RunError, match=rf"{where.name}: was made by an earlier Ganvas.* straight alpha.*Train it anew"):
+            load(where)
+    assert load_discriminator(folder)[1].data.channels == 4
+    rewritten(folder.checkpoint(1234), alpha=None)
+    with pytest.raises(RunError, match="run: was made by an earlier Ganvas"):
+        load_discriminator(folder)
+
+
+def test_images_without_alpha_need_no_word_on_it(tmp_path):
+    folder = make_run(tmp_path / "run", config_for())
+    assert "alpha" not in read_checkpoint(folder.generator(8))[1]
 
 
 class MyGenerator(nn.Module):

@@ -105,13 +105,6 @@ def test_memory_is_read_from_meminfo_and_asked_of_the_system_elsewhere(lay, tmp_
     assert machine.total_memory(tmp_path / "nothing") > 10**8
 
 
-def test_usable_memory_is_the_machines_or_what_the_control_group_allows_of_it(lay, tmp_path):
-    root = lay({"proc/meminfo": "MemTotal:       16384 kB"})
-    assert machine.usable_memory(root) == 16384 * 1024
-    lay({"proc/self/cgroup": V2, "sys/fs/cgroup/user/memory.max": "6000"})
-    assert machine.usable_memory(root) == 6000
-
-
 MEMINFO = {"proc/meminfo": "MemTotal:       100 kB\nMemAvailable:   40 kB"}
 
 
@@ -147,6 +140,12 @@ def test_a_mac_is_asked_for_its_free_pages(tmp_path, monkeypatch):
     assert machine.free_memory(tmp_path, lambda command: said) == 16 * 16384
     assert machine.free_memory(tmp_path, lambda command: None) is None
     assert machine.free_memory(tmp_path, lambda command: "otherwise") is None
+
+
+def test_a_processs_own_memory_is_what_no_file_stands_behind(lay, tmp_path):
+    assert machine.own_memory(lay({"proc/self/status": "Name:\tpython\nVmRSS:\t  90 kB\nRssAnon:\t  50 kB\nRssFile:\t  40 kB"})
+                              ) == 50 * 1024
+    assert machine.own_memory(tmp_path / "nothing") is None
 
 
 def test_the_processor_is_the_first_one_listed(lay):
@@ -286,7 +285,9 @@ def test_this_machine_can_be_read():
     assert quota is None or quota > 0
     limit = machine.memory_limit()
     assert limit is None or limit > 0
-    free, usable = machine.free_memory(), machine.usable_memory()
-    assert usable is not None
-    assert free is None or 10**7 < free <= usable
+    free, total = machine.free_memory(), machine.total_memory()
+    assert total is not None
+    assert free is None or 10**7 < free <= min(total, limit or total)
+    own = machine.own_memory()
+    assert own is None or 10**7 < own < total
     machine.mount_of(Path.cwd())

@@ -13,6 +13,7 @@ from ganvas.best import read_best
 from ganvas.checkpoint import read_checkpoint
 from ganvas.errors import ConfigError, DataError, GanvasError
 from ganvas.measuring import LEAST_N, Meter, Plan, logits_of
+from ganvas.networks.latents import draw_labels
 from ganvas.report.log import read_rows
 from ganvas.run_folder import RunFolder
 from ganvas.values import Amount
@@ -233,6 +234,31 @@ def test_a_file_that_runs_is_not_taken_from_a_config_alone(source):
     assert not Path("ran").exists()
     ganvas.train(source, config="stranger.yaml", **options({"measure.extractor": "mine.py:means"}, steps=2))
     assert Path("ran").exists()
+
+
+def test_a_conditional_d_is_told_the_classes_of_reals_held_out_ones_and_samples(monkeypatch):
+    for what in ("draw_end", "evaluate_end"):                      # which take longer than the training
+        monkeypatch.setattr(f"ganvas.job.{what}", lambda *given: None)
+    monkeypatch.setattr("ganvas.job.report", lambda folder: [])
+    shades = np.where(np.arange(40) % 3 == 0, 30, 220).astype(np.uint8)         # class 0 is dark
+    noise = np.random.default_rng(0).integers(0, 30, (40, 16, 16), np.uint8)
+    np.savez("shades.npz", images=shades[:, None, None] + noise, labels=(shades > 100).astype(np.int64))
+    asked = []
+    def heard(D, images, labels=None):
+        asked.append((images, labels))
+        return logits_of(D, images, labels)
+    monkeypatch.setattr("ganvas.measuring.logits_of", heard)
+    more = {"network.family": "residual", "network.conditional": True}
+    ganvas.train("shades.npz", steps=2, **options(more, holdout=16))
+    (reals, of_reals), (held, of_held), (samples, of_samples) = asked
+    for images, labels in ((reals, of_reals), (held, of_held)):
+        assert np.array_equal(labels, images.mean(axis=(1, 2, 3)) > 100)
+    config = ganvas.load("runs/shades").config
+    assert np.array_equal(of_samples, draw_labels(config, config.train.seed, np.arange(len(samples))))
+    assert 0 < of_samples.mean() < 1
+    del asked[:]
+    ganvas.train("shades.npz", steps=2, out="plain", **options({"network.conditional": False}, holdout=16))
+    assert [labels for _, labels in asked] == [None] * 3
 
 
 def test_asking_d_leaves_it_as_it_was():

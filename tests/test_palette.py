@@ -190,6 +190,7 @@ def test_a_single_colour_may_be_a_palette(tmp_path):
     ("p.gpl", b"", ["p.gpl, line 1"]),
     ("p.gpl", b"GIMP Palette\nName: x\n1 2 3\n\n1 2 red\n", ["p.gpl, line 5", "'1 2 red'", "0 to 255"]),
     ("p.gpl", b"GIMP Palette\n0 0 256 over\n", ["p.gpl, line 2", "256 over"]),
+    ("p.gpl", b"GIMP Palette\n0 0 " + b"1" * 5000, ["p.gpl, line 2", "0 to 255"]),      # more digits than int() takes
     ("p.gpl", b"GIMP Palette\n-1 0 0\n", ["p.gpl, line 2", "'-1 0 0'"]),
     ("p.gpl", b"GIMP Palette\n1 2 3\nName: late\n", ["p.gpl, line 3", "Name: late"]),
     ("p.gpl", b"GIMP Palette\nName: x\n# 1 2 3\n", ["p.gpl", "no colours"]),

@@ -9,7 +9,16 @@ from ganvas.errors import ConfigError
 from ganvas.machine import Threads
 from ganvas.presets import load_preset
 from ganvas.recipe import complete
-from ganvas.recipe_modern import AUGMENTED_BELOW, FEWEST_OF_A_CLASS, MOST_CLASSES, STRONGLY_BELOW, Labels, conditional, modern
+from ganvas.recipe_modern import (
+    AUGMENTED_BELOW,
+    FEWEST_OF_A_CLASS,
+    MOST_CLASSES,
+    STRONGLY_BELOW,
+    Labels,
+    augmentation,
+    conditional,
+    modern,
+)
 from ganvas.request import resolve
 from ganvas.values import ImageSize
 from makers import image_folder
@@ -41,8 +50,8 @@ def completed(images=500, settled=None, labels=None, preset=None, base=None, tim
     (STRONGLY_BELOW - 1, True, True), (STRONGLY_BELOW, True, False), (AUGMENTED_BELOW - 1, True, False),
     (AUGMENTED_BELOW, False, False), (10**6, False, False)])
 def test_the_fewer_the_images_the_more_of_them_is_changed_for_d(images, some, holes):
-    values, why = modern(images, SQUARE, "cpu")
-    assert [values[name] > 0 for name in AUGMENT] == [some, some, holes]
+    values, why = augmentation(images)
+    assert [values.get(name, 0) > 0 for name in AUGMENT] == [some, some, holes]
     assert ("augment.color" in why) == some
     if some:
         assert f"{images:,} images" in why["augment.color"] and ("holes" in why["augment.color"]) == holes
@@ -53,6 +62,12 @@ def test_what_is_asked_for_of_the_augmentation_wins_over_what_is_chosen():
     assert not made.config.augment.is_on
     assert "augment.color" not in made.why
     assert completed(10**6, augment__cutout=0.25).config.augment.cutout == 0.25
+    assert not completed(100, augment__probability=0.0).config.augment.is_on
+
+
+def test_few_images_are_augmented_with_a_preset_of_one_size_too():
+    assert completed(100, preset="modern-64").config.augment.is_on
+    assert not completed(100, preset="pytorch-faces-64").config.augment.is_on
 
 
 @pytest.mark.parametrize("images", [1, 3, 31])

@@ -9,13 +9,14 @@ import pytest
 
 import ganvas
 from ganvas import run_end
-from ganvas.config import RunConfig
+from ganvas.config import RunConfig, make_config, to_yaml
 from ganvas.errors import DataError, GanvasError, RunError
 from ganvas.evaluation import read_evaluation
+from ganvas.files import write_whole
 from ganvas.generator import load
 from ganvas.judging import dataset_of
 from ganvas.measuring import Plan
-from ganvas.run_end import LEAST_N, REPEATS, draw_end, evaluate_end, report
+from ganvas.run_end import LEAST_N, REPEATS, draw_end, evaluate_end, health, report
 from ganvas.run_folder import RunFolder
 from ganvas.watcher import Watcher
 from makers import Heard, image_folder
@@ -51,6 +52,18 @@ def without_all_but(folder, names):
     for path in list(folder.path.iterdir()):
         if path.name not in names:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("loss", ["nonsaturating", "relativistic"])
+def test_curves_show_probabilities_and_advice_knows_the_penalty_as_the_run_s_options_are(tmp_path, monkeypatch, loss):
+    folder, drawn, asked = RunFolder.create(tmp_path / "run"), [], {}
+    write_whole(folder.config, to_yaml(make_config({"train.loss": loss, "train.r1_gamma": 0.5})))
+    monkeypatch.setattr("ganvas.report.curves.plot_curves", lambda path, rows, best, probabilities: drawn.append(probabilities))
+    monkeypatch.setattr("ganvas.run_end.diagnose", lambda *rows, **options: asked.update(options) or [])
+    draw_end(folder, lambda text: None)
+    health(folder)
+    assert drawn == [loss == "nonsaturating"]
+    assert (asked["loss"], asked["r1_gamma"]) == (loss, 0.5)
 
 
 def test_a_run_that_is_over_has_its_report_with_its_best_checkpoint(run):

@@ -14,7 +14,7 @@ import torch
 import ganvas
 from ganvas import generator, run_writer
 from ganvas.best import read_best
-from ganvas.checkpoint import read_checkpoint
+from ganvas.checkpoint import read_checkpoint, write_checkpoint
 from ganvas.config import make_config
 from ganvas.data.batches import Schedule
 from ganvas.engine import Engine
@@ -26,6 +26,7 @@ from ganvas.run_folder import RunFolder
 from ganvas.run_lock import RunLock
 from ganvas.run_writer import RunWriter
 from ganvas.training.state import TrainState
+from ganvas.watcher import Watcher
 from makers import image_folder
 from test_resume import NARROW, last_state, rows, run_options
 
@@ -348,3 +349,24 @@ def test_killed_while_a_checkpoint_is_written_the_run_goes_on_from_the_one_befor
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert rows(out) == rows(tmp_path / "straight")
     assert not any(".partial" in path.name for path in folder.checkpoints.iterdir())
+
+
+def test_a_run_with_alpha_says_which_kind_and_one_that_learnt_straight_alpha_does_not_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganvas.job.draw_end", lambda folder, tell: None)      # takes longer than the training
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 4), np.uint8)
+    def train(steps):
+        return ganvas.train(images, out="run", size="16", channels=4, transparency="keep", batch=4, threads=1, device="cpu",
+                            steps=steps, settings={"network.g_channels": 4, "network.d_channels": 4, "measure.share": 0},
+                            watch=Watcher())
+    folder = RunFolder(train(1).path)
+    for path in (folder.generator(4), folder.checkpoint(4)):
+        tensors, meta = read_checkpoint(path)
+        assert meta.pop("alpha") == "premultiplied"
+        write_checkpoint(path, tensors, meta)
+    with pytest.raises(RunError, match=r"run: was made by an earlier Ganvas.* learnt straight alpha.*Train it anew"):
+        train(2)
+    for path in (folder.generator(4), folder.checkpoint(4)):
+        tensors, meta = read_checkpoint(path)
+        write_checkpoint(path, tensors, meta | {"alpha": "premultiplied"})
+    assert train(2).nimg == 8

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -320,6 +321,88 @@ def test_weights_that_are_not_finite_and_do_not_fit_are_nobodys_concern(tmp_path
     assert state.all_finite()
 
 
+# ---------------------------------------------------------------- classes
+
+
+def conditional(*names, **more):
+    return {"network__family": "residual", "network__g_channels": 4, "network__d_channels": 4, "network__conditional": True,
+            "data__class_names": list(names), "data__class_counts": [5] * len(names)} | more
+
+
+PLAIN = {"network__family": "residual", "network__g_channels": 4, "network__d_channels": 4}
+Z = TINY["network.z_dim"]
+
+
+def started(tmp_path, before, now):
+    """(the old state, the new one, the new one before it started, what was said)"""
+    config, old = trained(**before)
+    folder = write_run(tmp_path / "old", config, old)
+    config, state = fresh(5, **now)
+    first = copy.deepcopy(state)
+    return old, state, first, start(folder.path, config, state)
+
+
+def test_classes_are_taken_by_their_names_wherever_they_stand_and_new_ones_start_anew(tmp_path):
+    old, state, first, said = started(tmp_path, conditional("cat", "dog"), conditional("bird", "cat"))
+    for mine, its in ((state.G, old.G), (state.G_ema, old.G_ema)):
+        assert torch.equal(mine.stem.weight[:, :Z], its.stem.weight[:, :Z])
+        assert torch.equal(mine.stem.weight[:, Z + 1], its.stem.weight[:, Z])            # cat
+        assert torch.equal(mine.stem.weight[:, Z], first.G.stem.weight[:, Z])            # bird
+    assert torch.equal(state.D.classes.weight[1], old.D.classes.weight[0])
+    assert torch.equal(state.D.classes.weight[0], first.D.classes.weight[0])
+    assert "Classes: by name cat; anew bird; without a place here dog. A new run" in said
+
+
+def test_the_same_classes_in_another_order_keep_their_own_weights(tmp_path):
+    old, state, _, said = started(tmp_path, conditional("cat", "dog", "owl"), conditional("dog", "owl", "cat"))
+    assert torch.equal(state.G.stem.weight[:, Z:], old.G.stem.weight[:, [Z + 1, Z + 2, Z]])
+    assert torch.equal(state.D.classes.weight, old.D.classes.weight[[1, 2, 0]])
+    assert "Classes" not in said
+
+
+def test_more_or_fewer_classes_keep_what_z_has_learnt(tmp_path):
+    for before, now, said_of_them in (
+            (PLAIN, conditional("cat", "dog"), "Classes: anew cat, dog. "),
+            (conditional("cat", "dog"), PLAIN, "Classes: without a place here cat, dog. "),
+            (conditional("cat"), conditional("cat", "dog", "owl"), "Classes: by name cat; anew dog, owl. ")):
+        old, state, first, said = started(tmp_path / said_of_them[:14], before, now)
+        assert torch.equal(state.G.stem.weight[:, :Z], old.G.stem.weight[:, :Z])
+        if now is not PLAIN:
+            assert torch.equal(state.G.stem.weight[:, -1], first.G.stem.weight[:, -1])
+        assert said_of_them in said
+
+
+def test_another_z_with_as_many_more_classes_is_not_taken_for_the_same_stem(tmp_path):
+    _, state, first, said = started(
+        tmp_path, conditional("cat", "dog", network__z_dim=7), conditional("cat", "dog", "owl", network__z_dim=6))
+    assert torch.equal(state.G.stem.weight, first.G.stem.weight)
+    assert "not stem.weight" in said
+
+
+def test_classes_of_a_file_that_does_not_name_them_start_anew(tmp_path):
+    _, old = trained(**conditional("cat", "dog"))
+    torch.save({"netG": old.G.state_dict(), "netD": old.D.state_dict()}, tmp_path / "both.pth")
+    config, state = fresh(5, **conditional("cat", "dog"))
+    first = copy.deepcopy(state)
+    said = start(tmp_path / "both.pth", config, state)
+    assert torch.equal(state.G.stem.weight[:, :Z], old.G.stem.weight[:, :Z])
+    assert torch.equal(state.G.stem.weight[:, Z:], first.G.stem.weight[:, Z:])
+    assert torch.equal(state.D.classes.weight, first.D.classes.weight)
+    assert "(not classes.weight (2, " in said and "Classes: anew cat, dog. " in said
+    config, state = fresh(5, **conditional("cat", "dog", network__z_dim=5))               # the file is of 6 and two classes
+    first = copy.deepcopy(state)
+    assert "not stem.weight" in start(tmp_path / "both.pth", config, state)
+    assert torch.equal(state.G.stem.weight, first.G.stem.weight)
+
+
+def test_spectral_norm_s_vectors_are_taken_by_class_too(tmp_path):
+    more = {"network__d_spectral_norm": True}
+    old, state, first, _ = started(tmp_path, conditional("cat", "dog", **more), conditional("dog", "owl", **more))
+    name = "classes.parametrizations.weight.original"
+    mine, its, new = (network.state_dict()[name] for network in (state.D, old.D, first.D))
+    assert torch.equal(mine[0], its[1]) and torch.equal(mine[1], new[1])
+
+
 # ---------------------------------------------------------------- from a tutorial
 
 
@@ -472,13 +555,19 @@ def test_checkpoint_files_of_something_else_are_refused(tmp_path):
 # ---------------------------------------------------------------- before anything slow
 
 
+def checked(**more):
+    """Networks of a new run and its options, as `check_start` takes them."""
+    config, state = fresh(**more)
+    return (state.G, state.D), config
+
+
 @pytest.mark.parametrize("where", ["run", "run/", "run/checkpoints/000000004000.safetensors", "../{name}/run"])
 @pytest.mark.parametrize("has_checkpoints", [True, False])
 def test_the_run_itself_is_refused_with_how_to_continue_it(tmp_path, monkeypatch, where, has_checkpoints):
     monkeypatch.chdir(tmp_path)
     folder = write_run(Path("run"), *trained()) if has_checkpoints else RunFolder(Path("run"))
     with pytest.raises(RunError, match=r"that is the same run: leave --init-from out to continue it, or .*--out"):
-        check_start(where.format(name=tmp_path.name), folder)
+        check_start(where.format(name=tmp_path.name), folder, *checked())
 
 
 def test_what_is_not_there_is_refused_and_near_runs_are_named(tmp_path, monkeypatch):
@@ -487,14 +576,37 @@ def test_what_is_not_there_is_refused_and_near_runs_are_named(tmp_path, monkeypa
     for where, said in (
             ("runs/charakters", "Did you mean runs.characters"), ("netG.pth", "no such file"), (".", "not a run folder")):
         with pytest.raises(RunError, match=said):
-            check_start(where, RunFolder(Path("elsewhere") / "new"))
-    check_start("runs/characters", RunFolder(Path("new")))
+            check_start(where, RunFolder(Path("elsewhere") / "new"), *checked())
+    check_start("runs/characters", RunFolder(Path("new")), *checked())
 
 
 def test_a_run_that_goes_on_no_longer_needs_what_it_started_from(tmp_path):
     config, state = trained()
     folder = write_run(tmp_path / "new", config, state)
-    check_start(str(tmp_path / "gone"), folder)
+    check_start(str(tmp_path / "gone"), folder, *checked())
+
+
+def test_what_cannot_be_started_from_is_said_before_anything_slow(tmp_path):
+    config, old = trained()
+    torn, pickled = write_run(tmp_path / "torn", config, old), tmp_path / "refused.pth"
+    torn.checkpoint(4000).write_bytes(torn.checkpoint(4000).read_bytes()[:-9])
+    torch.save({"netG": nn.Linear(2, 2)}, pickled)
+    bad = trained()[1]
+    with torch.no_grad():
+        bad.G_ema.stem.weight[0, 0] = float("nan")
+    whole, failed = write_run(tmp_path / "whole", config, old), write_run(tmp_path / "failed", config, bad)
+    new = RunFolder(tmp_path / "new")
+    for where, error, said in (
+            (torn.path, RunError, "no checkpoint can be read"), (torn.checkpoint(4000), RunError, "torn"),
+            (pickled, RunError, "more than tensors"), (failed.path, RunError, "G_ema's stem.weight would hold NaN")):
+        with pytest.raises(error, match=re.escape(said)):
+            check_start(str(where), new, *checked())
+    with pytest.raises(ConfigError, match=r"only 0 % of G.*network\.g_channels 8 there and 6 here"):
+        check_start(str(whole.path), new, *checked(network__g_channels=6, network__z_dim=5))
+    networks, config = checked()
+    before = [weights(network) for network in networks]
+    check_start(str(whole.path), new, networks, config)
+    assert all(same(weights(network), its) for network, its in zip(networks, before, strict=True))
 
 
 def test_a_run_without_a_checkpoint_is_nothing_to_start_from(tmp_path):

@@ -63,9 +63,9 @@ def _gradients(config: RunConfig, networks: Networks, precision: str) -> dict[st
             "the gradient of D": vector(d_loss, D),
             "the gradient of G": vector(F.softplus(-logits(fakes, precision)).sum(), G),
         }
-        if config.train.r1_gamma:
+        if config.train.second_derivatives:
             reals.requires_grad_()
-            found["the gradient of R1"] = vector(r1_penalty(logits(reals, "fp32"), reals), D)
+            found["the gradient of a penalty"] = vector(r1_penalty(logits(reals, "fp32"), reals), D)
     return found
 
 

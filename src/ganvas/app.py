@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ganvas.files import whole_file, write_whole
 from ganvas.generator import ImageGenerator, load, load_discriminator
 from ganvas.job import Job, Tick
 from ganvas.judging import dataset_of
+from ganvas.metrics.health_record import PROBABILITIES
 from ganvas.ops.pixels import to_float
 from ganvas.palette import Colours, palette_of, repaint
 from ganvas.report.grid import Picture, best_columns, readable_scale, save_png, tile
@@ -113,12 +114,22 @@ def stop_on_signals() -> Iterator[Callable[[], str | None]]:
             signal.signal(which, handler)
 
 
+class Score(NamedTuple):
+    """What a discriminator says of an image."""
+
+    image: str
+    logit: float                   # larger = looks more real
+    probability: float | None      # that it is real; None where D's loss gives its logits no such meaning
+
+
 def score(
     run: str | Path, images: list[str | Path], checkpoint: str = "best", discriminator: nn.Module | None = None,
     skip_bad: Callable[[UnreadableError], None] | None = None,
-) -> list[tuple[str, float]]:
-    """(name, D's probability that it is real) for each image, made fit as the run's own images were.
+) -> list[Score]:
+    """How real D finds each image, made fit as the run's own images were.
 
+    Without train.loss nonsaturating or minimax, a logit is no probability: only the differences between images mean something.
+    A conditional D is not told the images' classes.
     skip_bad: hears of each image that cannot be read, and it is left out; None = such an image is an error.
 
     Folders and archives stand for the images in them. D is in eval mode; where it has no running averages
@@ -135,7 +146,9 @@ def score(
             logits.append(D(to_float(torch.from_numpy(np.stack([pixels for _, pixels in some])))).flatten())
     if not names:
         raise DataError("no images to score: name image files or a folder of them.")
-    return list(zip(names, torch.cat(logits).sigmoid().tolist(), strict=True))
+    found = torch.cat(logits)
+    probabilities = found.sigmoid().tolist() if config.train.loss in PROBABILITIES else [None] * len(names)
+    return list(map(Score, names, found.tolist(), probabilities))
 
 
 def _pictures(

@@ -85,7 +85,7 @@ class NetworkConfig(Section):
 
     family: Literal["dcgan", "mnist28", "residual", "custom"] = Field(
         "dcgan", description="dcgan = the paper's family, any size; mnist28 = unpadded 28x28; residual = the modern "
-        "one, any size; custom = your own modules")
+        "one, as many sizes; custom = your own modules")
     z_dim: int = Field(100, ge=1, le=4096, description="numbers in a latent z")
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="z ~ N(0, 1), or U(-1, 1)")
     g_channels: int = Field(64, ge=1, le=1024, description="maps of G's last hidden layer; doubled towards z, up to 8 times")
@@ -171,6 +171,11 @@ class TrainConfig(Section):
     ema_half_life_kimg: float = Field(0.0, ge=0, description="half-life of the averaged generator; 0 = no averaging")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, z, order and augmentation")
 
+    @property
+    def second_derivatives(self) -> bool:
+        """Whether some steps of D take them."""
+        return bool(self.gp_weight or (self.penalty == "exact" and (self.r1_gamma or self.r2_gamma)))
+
     @model_validator(mode="after")
     def _betas_below_one(self) -> "TrainConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -226,7 +231,7 @@ class ExecutionConfig(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="fp32 or bf16: what the networks compute in; weights stay fp32. bf16 needs a machine made for it")
     compile: bool = Field(
-        False, description="fuse the layers by torch.compile: a minute of warm-up, a tenth faster in small networks; not with R1")
+        False, description="fuse the layers by torch.compile: a minute of warm-up, a tenth faster in small networks")
     channels_last: bool = Field(False, description="images lie in memory pixel by pixel, not map by map: faster on CPU and CUDA")
 
 
@@ -265,8 +270,12 @@ class RunConfig(Section):
             faults.append("train.penalty 'differences' and network.d_spectral_norm: each look at D changes its norms a "
                           "little, which would be taken for a slope; set train.penalty 'exact'")
         if self.execution.compile and penalised and train.penalty == "exact" and train.penalty_every == 1:
-            faults.append("execution.compile goes with train.r1_gamma 0 only: PyTorch compiles no second derivatives, "
-                          "and they are part of every step")
+            faults.append("execution.compile: PyTorch compiles no second derivatives, and train.r1_gamma, r2_gamma or gp_weight "
+                          "make them part of every step; set train.penalty_every to 2 or more, or the three to 0")
+        if self.execution.compile and self.network.conditional:
+            faults.append("execution.compile does not go with network.conditional: what is compiled is not told classes")
+        if train.loss == "wasserstein" and not (penalised or self.network.d_spectral_norm):
+            faults.append("train.loss 'wasserstein' needs a bound on D: train.gp_weight 10, or network.d_spectral_norm")
         if self.network.family == "mnist28" and self.data.size != (28, 28):
             faults.append(f"network.family 'mnist28' makes 28x28 images, not {self.data.size}: "
                           "set data.size to 28, or network.family to 'dcgan'")

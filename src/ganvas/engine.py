@@ -163,7 +163,7 @@ def _checked(config: RunConfig, engine: Engine, G: nn.Module, D: nn.Module) -> s
         return ""
     memory = _Memory(execution)
     about = [execution.device, execution.precision, execution.channels_last, engine.noted(), network.model_dump(),
-             str(config.data.size), config.data.channels, config.train.r1_gamma > 0, config.num_classes]
+             str(config.data.size), config.data.channels, config.train.second_derivatives, config.num_classes]
     way = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     if way in memory.agreed and network.family != "custom":
         return ""

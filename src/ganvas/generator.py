@@ -123,7 +123,7 @@ def load(
         tensors, meta = _read_chosen(folder, files, str(checkpoint))
     if meta.get("kind") != "generator":
         raise RunError(f"{path}: is a training state. Pass the run folder, or the generator-… file beside it.")
-    config = config_of(meta)
+    config = config_of(meta, str(path))
     network = generator if generator is not None else build_networks(config.network, config.data, seed=0)[0]
     _load_weights(network, tensors, str(path))
     return ImageGenerator(network, config, meta["nimg"], meta["averaged"], device)
@@ -134,7 +134,7 @@ def load_discriminator(
 ) -> tuple[nn.Module, RunConfig, int]:
     """(D in eval mode, the run's config, nimg) of a training state. Raises as `load` does."""
     tensors, meta = _read_chosen(run, run.list_checkpoints(), checkpoint)
-    config = config_of(meta)
+    config = config_of(meta, str(run.path))
     D = discriminator if discriminator is not None else build_networks(config.network, config.data, seed=0)[1]
     own = {name.removeprefix("D/"): tensor for name, tensor in tensors.items() if name.startswith("D/")}
     _load_weights(D, own, str(run.path))
@@ -145,13 +145,22 @@ def generator_file(
     network: nn.Module, config: RunConfig, nimg: int, averaged: bool,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a generator's own file holds, for checkpoint.write_checkpoint."""
-    meta = {"kind": "generator", "nimg": nimg, "averaged": averaged, "config": config.model_dump(mode="json")}
+    meta = {"kind": "generator", "nimg": nimg, "averaged": averaged, "config": config.model_dump(mode="json"), **alpha_of(config)}
     return network.state_dict(), meta
 
 
-def config_of(meta: dict[str, Any]) -> RunConfig:
-    """The config that a checkpoint carries."""
-    return make_config(flatten(meta["config"]))
+def alpha_of(config: RunConfig) -> dict[str, str]:
+    """What a checkpoint's meta says of the fourth channel that its networks know; {} where there is none."""
+    return {"alpha": "premultiplied"} if config.data.channels == 4 else {}
+
+
+def config_of(meta: dict[str, Any], where: str) -> RunConfig:
+    """The config that a checkpoint carries. Raises RunError, which names `where`, for a fourth channel of another kind."""
+    config = make_config(flatten(meta["config"]))
+    if any(meta.get(name) != value for name, value in alpha_of(config).items()):
+        raise RunError(f"{where}: was made by an earlier Ganvas, whose networks learnt straight alpha, so its pictures would "
+                       "come out wrong. Train it anew, in a new folder (--out).")
+    return config
 
 
 def chosen(run: RunFolder, found: list[tuple[int, Path]], checkpoint: str) -> tuple[int, Path] | None:

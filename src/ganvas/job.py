@@ -7,15 +7,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from ganvas import execution
 from ganvas.budget import EVALUATION_SHARE, Budget, measured_speed
-from ganvas.config import fields, make_config
+from ganvas.checkpoint import read_newest
+from ganvas.config import flatten
 from ganvas.data.batches import Schedule
 from ganvas.data.sources import Source
 from ganvas.data.split import Subset, wanted_holdout
@@ -23,7 +23,7 @@ from ganvas.dataset import Dataset, is_whole, prepare, write_table
 from ganvas.engine import Engine
 from ganvas.engine import prepare as prepare_engine
 from ganvas.errors import ConfigError, DataError, RunError
-from ganvas.explaining import explain
+from ganvas.explaining import Begun, explain
 from ganvas.losses import Loss, loss_pair, own_pair
 from ganvas.machine import kept_memory
 from ganvas.measuring import Meter
@@ -33,8 +33,9 @@ from ganvas.networks.latents import latent_size
 from ganvas.networks.summary import as_text, summarise
 from ganvas.profiling import MOST_STEPS, TRACE, page, profile_training, write_profile
 from ganvas.recipe import options_from, seconds
+from ganvas.recipe_memory import free_on
 from ganvas.report.data_page import write_page
-from ganvas.request import resolve
+from ganvas.request import check_each, resolve
 from ganvas.resuming import check_same_run, resume, settled_options
 from ganvas.run_end import draw_end, evaluate_end, report, write_sheet
 from ganvas.run_folder import RunFolder
@@ -79,7 +80,7 @@ class Job:
         given = options_from(short, settings or {})
         if time is not None and "length" in given:
             raise ConfigError(f"--time {time} and {given['length']} both say how long to train: give one of them.")
-        _check_each(given)
+        check_each(given)
         if (generator is None) != (discriminator is None):
             raise ConfigError("give both generator= and discriminator=, or neither.")
         forced = {"network.family": "custom"} if generator is not None else {}
@@ -100,7 +101,7 @@ class Job:
 
         self.source, self.config, self.why = resolve(
             source, preset, config, settings, short, forced, settled, self.watch.tell, opening,
-            None if self.budget is None else self.budget.total_sec)
+            None if self.budget is None else self.budget.total_sec, free_on)
         self.losses = own_pair(*loss) if loss else loss_pair(self.config.train.loss, self.config.plan.real_label)
         if loss is not None and not self.losses.separable and self.config.plan.d_step == "real_then_fake":
             raise ConfigError("loss: D's function pairs reals with fakes, so plan.d_step 'real_then_fake', which shows them to D "
@@ -146,11 +147,25 @@ class Job:
 
     def _explain(self) -> Tick:
         """Tells every choice and what to expect; makes nothing, not even the run folder."""
+        if self.config.train.init_from:
+            check_start(self.config.train.init_from, self.folder, self.networks, self.config)
+        check_same_run(self.folder, self.config)
         torch.set_num_threads(self.config.execution.threads)
-        self.config, _ = prepare_engine(self.config, *self.networks, lambda text: None)
-        with kept_memory(self.config.execution.device):
+        newest, begun = read_newest([path for _, path in self.folder.list_checkpoints()]), None
+        if newest is not None:
+            _, meta, _ = newest
+            length = None if self.budget is None else execution.noted_length(self.folder, self.budget.total_sec)
             held = wanted_holdout(self.config.data.holdout, len(self.source))
-            self.watch.tell(explain(self.config, self.why, self.networks, self.losses, len(self.source) - held, self.budget))
+            schedule = Schedule(len(self.source) - held, self.config.train.batch, self.config.plan.tail)
+            begun = Begun(meta["nimg"], meta["elapsed_sec"], flatten(meta["config"]), length,
+                          is_past_its_best(self.folder, self.config, meta["nimg"], schedule))
+        noted = execution.noted_engine(self.folder, self.config) if newest is not None else None
+        self.config, _ = prepare_engine(self.config, *self.networks, lambda text: None, noted)
+        try:
+            with kept_memory(self.config.execution.device):
+                self.watch.tell(explain(self.config, self.why, self.networks, self.losses, len(self.source), self.budget, begun))
+        except DataError as error:                             # of too few images
+            raise DataError(f"{self.source.where}: {error}") from error
         return Tick(0, 0, 0.0, None, None, None, "done")
 
     def _profile(self, steps: int) -> Tick:
@@ -178,7 +193,7 @@ class Job:
             if lock.recovered:
                 self.watch.tell(lock.recovered)
             if self.config.train.init_from:
-                check_start(self.config.train.init_from, self.folder)
+                check_start(self.config.train.init_from, self.folder, self.networks, self.config)
             check_same_run(self.folder, self.config)
             try:
                 dataset = self._prepare()
@@ -206,7 +221,25 @@ class Job:
             self.folder.images if self.folder.list_checkpoints() else None)
         for name, reason in dataset.pack.skipped:
             self.watch.tell(f"left out: {name}: {reason}")
+        if self.config.num_classes:
+            self._count_classes(dataset)
         return dataset
+
+    def _count_classes(self, dataset: Dataset) -> None:
+        """Puts into the config of a new run how many images of each class are trained on. Raises DataError for other classes."""
+        data, found = self.config.data, dataset.pack.class_names
+        if found != data.class_names or dataset.train.labels is None:
+            raise DataError(f"{self.source.where}: has the classes {', '.join(found) or 'none'}, but this run knows "
+                            f"{', '.join(data.class_names)}. Pass a new folder as --out to train on these.")
+        if self.folder.list_checkpoints():
+            return
+        counts = tuple(int((dataset.train.labels == number).sum()) for number in range(len(found)))
+        if not sum(counts):
+            raise DataError(f"{self.source.where}: no image that is trained on has a class. Train without labels.")
+        for name, count in zip(found, counts, strict=True):
+            if not count:
+                self.watch.tell(f"class {name}: no image of it is trained on, so none will be made")
+        self.config = self.config.model_copy(update={"data": data.model_copy(update={"class_counts": counts})})
 
     def _or_stop(self, hear: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """`hear`, which raises _StoppedError where a signal has come."""
@@ -358,19 +391,3 @@ class Job:
                 if is_past_its_best(self.folder, self.config, state.nimg, schedule)
                 else "A larger --time, --kimg, --epochs or --steps continues")
         return f"{self.folder.path}: done, {seen(state.nimg)} = {schedule.epoch_at(state.nimg):,.1f} epochs. {more}."
-
-
-def _check_each(options: Mapping[str, Any]) -> None:
-    """Raises ConfigError for values that no run could have, before the images are looked at: each alone, "auto" apart."""
-    known, bad = dict(fields()), {}
-    for name, value in options.items():
-        if value == "auto" or (name == "data.channels" and str(value).isdigit()):          # settled once the images are seen
-            continue
-        try:
-            if name in known:
-                TypeAdapter(Annotated[known[name].annotation, known[name]]).validate_python(value)  # type: ignore[arg-type]
-            else:
-                bad[name] = value
-        except ValidationError:
-            bad[name] = value
-    make_config(bad)                                           # tells all of them at once

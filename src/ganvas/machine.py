@@ -138,11 +138,6 @@ def total_memory(root: Path = ROOT) -> int | None:
         return None
 
 
-def usable_memory(root: Path = ROOT) -> int | None:
-    """Bytes that this process could have if nothing else ran: the machine's, at most the control group's limit."""
-    return min((given for given in (total_memory(root), memory_limit(root)) if given is not None), default=None)
-
-
 def free_memory(root: Path = ROOT, ask: Callable[[list[str]], str | None] | None = None) -> int | None:
     """Bytes that can be had now without anything being swapped out, within the control group's limit; None = unknown.
 
@@ -158,6 +153,12 @@ def free_memory(root: Path = ROOT, ask: Callable[[list[str]], str | None] | None
         pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)", found, re.MULTILINE)
         left += [int(page[1]) * sum(map(int, pages))] if page and pages else []
     return max(0, min(left)) if left else None
+
+
+def own_memory(root: Path = ROOT) -> int | None:
+    """Bytes of this process that no file stands behind, which free_memory() does not count; None = unknown."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB", _read(root / "proc/self/status") or "", re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def _group_memory(root: Path) -> Iterator[tuple[int, int]]:

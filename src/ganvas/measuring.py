@@ -244,14 +244,27 @@ class Meter:
         return self.reals
 
     def _logits(self, state: TrainState, images: NDArray[np.uint8]) -> dict[str, float | None]:
-        """D's mean logits on training reals, held-out reals and samples, each a batch of its own as in training."""
+        """D's mean logits on training reals, held-out reals and samples, each a batch of its own as in training.
+
+        A conditional D is told the classes: the reals' own, and those that the samples were asked to be.
+        """
         train, pack, split = self.dataset.train, self.dataset.pack, self.dataset.split
         size = min(D_BATCH, len(train), len(images), *([len(split.holdout)] if len(split.holdout) >= FEWEST_HELD else []))
         chosen = permute(np.arange(size), len(train), self.config.train.seed, Purpose.SUBSET, 1)
-        of_train = logits_of(state.D, train.read(chosen))
-        held = logits_of(state.D, pack.read(split.holdout[:size])) if len(split.holdout) >= FEWEST_HELD else None
+        of_train = logits_of(state.D, train.read(chosen), self._classes_of(split.train[chosen]))
+        few = split.holdout[:size]
+        held = logits_of(state.D, pack.read(few), self._classes_of(few)) if len(split.holdout) >= FEWEST_HELD else None
+        asked = None
+        if self.config.num_classes:                            # z ends in the class, one-hot
+            z = self._generator(state).z(size, self.config.train.seed, purpose=Purpose.MEASURE)
+            asked = z[:, self.config.network.z_dim:].argmax(axis=1)
         return {"logit_train": float(of_train.mean()), "logit_holdout": None if held is None else float(held.mean()),
-                "logit_samples": float(logits_of(state.D, images[:size]).mean()), "logit_std": float(of_train.std())}
+                "logit_samples": float(logits_of(state.D, images[:size], asked).mean()), "logit_std": float(of_train.std())}
+
+    def _classes_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Those of these images of the pack, for D; None where it knows of none."""
+        labels = self.dataset.pack.labels
+        return None if labels is None or not self.config.num_classes else labels[indices]
 
     def _change(self, images: NDArray[np.uint8]) -> float | None:
         """Mean absolute difference, 0 to 255, of the samples from those of the same z at the last measurement of this session."""
@@ -268,9 +281,13 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def logits_of(D: nn.Module, images: NDArray[np.uint8]) -> torch.Tensor:
-    """D's logits (N,) on uint8 images (N, C, H, W), normalised by this very batch as in training; D stays as it was."""
+def logits_of(D: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> torch.Tensor:
+    """D's logits (N,) on uint8 images (N, C, H, W), normalised by this very batch as in training; D stays as it was.
+
+    labels: the images' classes, (N,), for a conditional D; -1 = none.
+    """
     device = next(D.parameters()).device
     with unchanged(D), torch.random.fork_rng([device] if device.type == "cuda" else []):      # a user's own D may draw (dropout)
-        logits: torch.Tensor = D.train()(to_float(torch.from_numpy(images).to(device)))
+        told = () if labels is None else (torch.from_numpy(labels).to(device),)
+        logits: torch.Tensor = D.train()(to_float(torch.from_numpy(images).to(device)), *told)
         return logits.flatten().float().cpu()

@@ -113,7 +113,7 @@ def _of_gpl(path: Path, content: bytes) -> Colours:
                 values = 4
             continue
         words = line.split()[:values]
-        if len(words) < values or not all(word.isdecimal() and int(word) <= 255 for word in words):
+        if len(words) < values or not all(word.isdecimal() and len(word) <= 3 and int(word) <= 255 for word in words):
             raise ConfigError(f"--palette {path}, line {number}: {line[:40]!r} does not begin with {values} whole numbers from 0 "
                               "to 255. Each colour is a line: red green blue name.")
         if values == 3 or int(words[3]) > 0:

@@ -5,7 +5,7 @@ Nothing below this file and recipe_*.py knows "auto".
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ from ganvas.errors import ConfigError
 from ganvas.machine import cpp_compiler, training_threads, usable_processors
 from ganvas.presets import load_preset
 from ganvas.recipe_images import from_images, possible_size
-from ganvas.recipe_modern import Labels, conditional, modern, own
+from ganvas.recipe_memory import SIZES, fitting
+from ganvas.recipe_modern import DECIDED, Labels, augmentation, conditional, modern, own
 from ganvas.values import ImageSize
 
 REPAYS_COMPILING_SEC = 1800  # of --time: a minute of warm-up is repaid after eight, and the clock may have been wrong
@@ -72,11 +73,13 @@ def options_from(short: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
 def complete(
     source: str, look: Look, preset: str | None, base: Mapping[str, Any], options: Mapping[str, Any], *,
     images: int = 0, labels: Labels | None = None, settled: Mapping[str, Any] | None = None, time_sec: float | None = None,
+    free: Callable[[str], int | None] = lambda device: None,
 ) -> Recipe:
     """The config of a run on `source`. Later layers win: preset (or what suits the images), `base` (a config file), `options`.
 
     images: how many there are. labels: their classes. time_sec: --time, where it is given. settled: the options of a run that
-    goes on; what was chosen for it stays. Raises ConfigError that names every unknown or impossible option.
+    goes on; what was chosen for it stays. free: the bytes that a run can have on a device, None = nobody knows.
+    Raises ConfigError that names every unknown or impossible option.
     """
     if preset and base.get("preset", preset) != preset:        # a whole config would silently win over every value of the preset
         raise ConfigError(f"--preset {preset}: the file or run of --config names all options already (it started from "
@@ -93,7 +96,7 @@ def complete(
     asked = {**layer, **base, **given}
     wanted = [option for option in FROM_IMAGES if asked.get(option, None if is_classic else "auto") == "auto"]
     given = {option: value for option, value in given.items() if option not in wanted}
-    base = {option: value for option, value in base.items() if option not in wanted}
+    base = {option: value for option, value in base.items() if option not in wanted and not option.startswith("data.class_")}
     layer = {option: value for option, value in layer.items() if option not in wanted}
     chosen = from_images(look, images, classic=is_classic, given={**layer, **base, **given})
     for option in wanted:
@@ -119,9 +122,18 @@ def complete(
         with contextlib.suppress(ValueError):                  # of a size that is none, which make_config tells
             size = ImageSize.parse({**layer, **base, **given}["data.size"])
         values, reasons = own() if given.get("network.family") == "custom" else modern(images, size, str(device))
-        layer = {option: settled.get(option, value) for option, value in values.items()} | layer
+        layer = values | layer
         why = {option: reason for option, reason in reasons.items() if layer.get(option) == values.get(option)} | why
+    asked = {**layer, **base, **given}
+    if asked.get("network.family") == "residual":
+        values, reasons = augmentation(images)
+        layer = values | layer
+        why |= reasons
     _classes(layer, base, given, labels, settled, why)
+    if asked.get("network.family") == "residual" and settled.get("preset") == (preset or ""):      # decided once in a run
+        kept = {option: settled[option] for option in DECIDED & settled.keys()}
+        why = {option: reason for option, reason in why.items() if kept.get(option, layer.get(option)) == layer.get(option)}
+        layer |= kept
     machine |= _execution({**layer, **given}, given, base, settled, why)
     wish = settled.get("execution.compile", base.pop("execution.compile", None))
     if given.get("execution.compile") == "auto":
@@ -130,6 +142,12 @@ def complete(
     why = {option: reason for option, reason in why.items() if option not in base and option not in given}
     config = _compiles(possible_size(config, why), time_sec, given, wish, why)
     check_device(config.execution.device)
+    if not settled:
+        named = {**base, **given, **(load_preset(preset).values if preset else {})}
+        # Of other families no run that goes on would keep what was chosen here.
+        mine = [option for option in SIZES if option not in named] if config.network.family == "residual" else []
+        config, reasons = fitting(config, free(config.execution.device), mine)
+        why |= reasons
     _hints(config, look, why)
     _slow(config, given, why)
     return Recipe(config, why)
@@ -147,11 +165,11 @@ def _classes(
         if reason and layer["network.conditional"] == value:
             why["network.conditional"] = reason
     if {**layer, **base, **given}.get("network.conditional"):
-        if labels is None and not {**base, **given}.get("data.class_names"):
+        if labels is None:
             raise ConfigError("network.conditional: the images have no labels; name their classes with --labels folder, or "
                               "--labels FILE:COLUMN")
-        for option, found in (("data.class_names", labels and labels.names), ("data.class_counts", labels and labels.counts)):
-            layer[option] = settled.get(option, found or ())
+        layer["data.class_names"] = settled.get("data.class_names", labels.names)
+        layer["data.class_counts"] = settled.get("data.class_counts", labels.counts)       # job.py counts those of training
 
 
 def _execution(

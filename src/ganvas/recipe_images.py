@@ -73,11 +73,11 @@ def _own_size(look: Look, native: bool) -> tuple[ImageSize, str]:
 
 def possible_size(config: RunConfig, why: dict[str, str]) -> RunConfig:
     wanted = config.data.size
-    if config.network.family != "dcgan" or stages(wanted.height, wanted.width):
+    if config.network.family not in ("dcgan", "residual") or stages(wanted.height, wanted.width):
         return config
     high, wide = nearest_size(wanted.height, wanted.width)
     if max(high / wanted.height, wanted.height / high, wide / wanted.width, wanted.width / wide) > MOST_ROUNDING:
-        raise ConfigError(f"--size {wanted}: a DCGAN's sides are 3 to 8 pixels doubled equally often, such as 64x64, 48x64 or "
-                          f"96x96; the nearest is {wide}x{high}. Pass a size of that kind.")
+        raise ConfigError(f"--size {wanted}: a generator's sides are 3 to 8 pixels doubled equally often, such as 64x64, 48x64 "
+                          f"or 96x96; the nearest is {wide}x{high}. Pass a size of that kind.")
     why["data.size"] = f"size {wide}x{high} instead of {wanted}: each side must be 3 to 8 pixels doubled equally often"
     return config.model_copy(update={"data": config.data.model_copy(update={"size": ImageSize(wide, high)})})

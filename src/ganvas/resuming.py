@@ -57,7 +57,7 @@ def resume(
     tensors, meta, passed_over = newest
     for fault in passed_over:
         tell(f"passed over: {fault}")
-    _refuse_changes(folder, config_of(meta), config)
+    _refuse_changes(folder, config_of(meta, str(folder.path)), config)
     if meta["data_fingerprint"] != dataset.pack.fingerprint:
         changes = changes_since(folder.images, dataset.pack) or "images were added, removed or changed"
         raise RunError(f"{source}: is not what this run was trained on: {changes}. Put it back as it was, or pass "

@@ -16,6 +16,7 @@ from ganvas.files import write_whole
 from ganvas.generator import load
 from ganvas.measuring import Meter
 from ganvas.metrics.health import diagnose
+from ganvas.metrics.health_record import PROBABILITIES
 from ganvas.metrics.health_rules import Diagnosis
 from ganvas.report.log import read_rows
 from ganvas.report.run_page import write_report
@@ -35,7 +36,8 @@ def draw_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
     frames = [path for _, path in folder.list_grids()]
     best = read_best(folder)
     drawings: list[tuple[str, Callable[[], object]]] = [
-        (str(folder.curves), lambda: plot_curves(folder.curves, read_rows(folder.stats), best and best.nimg)),
+        (str(folder.curves), lambda: plot_curves(
+            folder.curves, read_rows(folder.stats), best and best.nimg, _config(folder).train.loss in PROBABILITIES)),
         (str(folder.gif), lambda: write_gif(folder.gif, frames)),
         (str(folder.mp4), lambda: write_mp4(folder.mp4, frames)),
     ]
@@ -76,17 +78,22 @@ def evaluate_end(
 
 def health(folder: RunFolder) -> list[Diagnosis]:
     """What ails the run, by what its folder holds. Raises RunError where its config.yaml cannot be read."""
+    train = _config(folder).train
+    return diagnose(
+        read_rows(folder.stats), read_rows(folder.metrics), images=execution.noted(folder, "images") or 0,
+        batch=train.batch, loss=train.loss, holdout=execution.noted(folder, "holdout") or 0, r1_gamma=train.r1_gamma)
+
+
+def _config(folder: RunFolder) -> RunConfig:
+    """The run's options. Raises RunError where they cannot be read."""
     try:
         values = values_from(folder.config.read_text(encoding="utf-8"), str(folder.config))
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{folder.config}: cannot be read ({error}). Without it there is nothing to report.") from error
     try:
-        config = make_config(values)
+        return make_config(values)
     except ConfigError as error:
         raise RunError(f"{folder.config}: {error} Mend that line: the file should be as training wrote it.") from error
-    return diagnose(
-        read_rows(folder.stats), read_rows(folder.metrics), images=execution.noted(folder, "images") or 0,
-        batch=config.train.batch, loss=config.train.loss, holdout=execution.noted(folder, "holdout") or 0)
 
 
 def report(folder: RunFolder) -> list[Diagnosis]:

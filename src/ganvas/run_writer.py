@@ -19,7 +19,7 @@ from ganvas.engine import Engine
 from ganvas.errors import RunError
 from ganvas.execution import environment
 from ganvas.files import write_whole
-from ganvas.generator import Sampler, generator_file, progress_grid
+from ganvas.generator import Sampler, alpha_of, generator_file, progress_grid
 from ganvas.report.grid import Picture, readable_scale, save_png, side_by_side, tile
 from ganvas.report.log import RunLog, read_rows
 from ganvas.run_folder import RunFolder
@@ -134,7 +134,7 @@ class RunWriter:
         about_state = {
             "kind": "training state", **state.progress(), "config": config.model_dump(mode="json"),
             "data_fingerprint": self.pack.fingerprint, "elapsed_sec": self.elapsed_sec,
-            "environment": environment(config, self.engine)}
+            "environment": environment(config, self.engine), **alpha_of(config)}
         files = [
             (self.folder.generator(nimg), snapshot(generator), about_generator),
             (self.folder.checkpoint(nimg), snapshot(state.tensors()), copy.deepcopy(about_state)),

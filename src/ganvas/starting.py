@@ -25,6 +25,8 @@ MOST_NAMED = 4                 # tensors that start anew, in the line that tells
 IMAGE_CHANNELS = (1, 3, 4)
 ROLES: tuple[Role, ...] = ("G", "D", "G_ema")
 
+_Own = dict[Role, nn.Module]                                   # the networks that take
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -34,6 +36,11 @@ class _Source:
     what: str                                                  # among what `where` holds, for people
     in_order: bool                                             # of definition; a safetensors file does not keep it
     options: dict[str, Any] = field(default_factory=dict)      # of the run that it comes from, by dotted name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that its networks know, as far as anybody says."""
+        return tuple(self.options.get("data.class_names", ())) if self.options.get("network.conditional") else ()
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,11 @@ class _Fit:
     without_place: int                                         # tensors that this network has no place for
 
 
-def check_start(where: str, folder: RunFolder) -> None:
-    """Raises RunError where `where` is this very run, or where a new run finds nothing there; before anything slow.
+def check_start(where: str, folder: RunFolder, networks: tuple[nn.Module, nn.Module], config: RunConfig) -> None:
+    """Raises what `start_from` will raise for a new run with these networks, (G, D); before anything slow.
 
-    A run that goes on has its own weights, and no longer needs what it once started from.
+    RunError also where `where` is this very run. A run that goes on has its own weights, and no longer needs what it once
+    started from.
     """
     path = Path(where).expanduser()
     if path.resolve().is_relative_to(folder.path.resolve()):
@@ -61,6 +69,9 @@ def check_start(where: str, folder: RunFolder) -> None:
         open_run(path)
     elif not path.exists():
         raise RunError(f"--init-from {where}: there is no such file or run folder.")
+    G, D = networks
+    averaged: _Own = {"G_ema": G} if config.train.ema_half_life_kimg else {}         # of the same shapes
+    _fits_of(where, _read(where, lambda text: None), {"G": G, "D": D, **averaged}, config)
 
 
 @torch.no_grad()
@@ -68,27 +79,35 @@ def start_from(where: str, state: TrainState, config: RunConfig, tell: Callable[
     """Gives the networks of a new run the weights and buffers at `where` that fit them; nothing else of it matters.
 
     where: a run folder (its best checkpoint, else its last), a checkpoint file, or a file that torch.save wrote. Tensors fit
-    by name and shape, or layers of equal shapes one after the other, whichever takes more numbers.
+    by name and shape, or layers of equal shapes one after the other, whichever takes more numbers; what is of a class, by the
+    class's name.
     G and G_ema start from each other where there is one of them. Tells what is taken and what starts anew.
     Raises RunError for what cannot be read and for weights that are not finite, ConfigError where hardly anything fits;
     `state` is then as it was.
     """
     assert state.nimg == 0, "a run that goes on has its own weights"
     source = _read(where, tell)
-    theirs, own = _assigned(source, state), _own(state)
-    fits = {which: _fit(own[which], tensors, source.in_order) for which, tensors in theirs.items() if which in own}
-    main: Role = "G" if "G" in fits else "D"
-    _check_share(where, source, config, main, own[main], fits[main])
-    for which, fit in fits.items():
-        _check_finite(where, which, fit)
-
+    own = _own(state)
+    fits = _fits_of(where, source, own, config)
     for which, fit in fits.items():                            # G before G_ema, which has what its own average lacks from G
         if which == "G_ema":
             own["G_ema"].load_state_dict(state.G.state_dict())
         weights = own[which].state_dict()
         for name, tensor in fit.taken.items():
             weights[name].copy_(tensor)
-    tell(_told(where, source, fits))
+    tell(_told(where, source, fits, config))
+
+
+def _fits_of(where: str, source: _Source, own: _Own, config: RunConfig) -> dict[Role, _Fit]:
+    """What each network takes, G before G_ema. Raises as `start_from` does."""
+    # What of an average's classes is new, it has from G.
+    fits = {which: _fit(own[which], _by_class(tensors, own["D" if which == "D" else "G"], source, config), source.in_order)
+            for which, tensors in _assigned(source, own).items() if which in own}
+    main: Role = "G" if "G" in fits else "D"
+    _check_share(where, source, config, main, own[main], fits[main])
+    for which, fit in fits.items():
+        _check_finite(where, which, fit)
+    return fits
 
 
 # ---------------------------------------------------------------- reading
@@ -132,34 +151,35 @@ def _read_run(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, Tensor
 # ---------------------------------------------------------------- what fits where
 
 
-def _assigned(source: _Source, state: TrainState) -> Networks:
+def _assigned(source: _Source, own: _Own) -> Networks:
     """The tensors for each of our networks, G before G_ema; a file's network of unknown kind is G or D by its look."""
     found = dict(source.networks)
     if unknown := found.pop("", None):
-        found.setdefault("D" if _is_discriminator(unknown, state) else "G", unknown)
+        found.setdefault("D" if _is_discriminator(unknown, own) else "G", unknown)
     averaged, current = found.get("G_ema"), found.get("G")
     wanted: Sequence[tuple[Role, dict[str, Tensor] | None]] = (
         ("G", current or averaged), ("D", found.get("D")), ("G_ema", averaged or current))
     return {which: tensors for which, tensors in wanted if tensors}
 
 
-def _own(state: TrainState) -> dict[Role, nn.Module]:
-    averaged: dict[Role, nn.Module] = {} if state.G_ema is None else {"G_ema": state.G_ema}
+def _own(state: TrainState) -> _Own:
+    averaged: _Own = {} if state.G_ema is None else {"G_ema": state.G_ema}
     return {"G": state.G, "D": state.D, **averaged}
 
 
-def _is_discriminator(tensors: dict[str, Tensor], state: TrainState) -> bool:
+def _is_discriminator(tensors: dict[str, Tensor], own: _Own) -> bool:
     """Whether more of it has the names and shapes of our D than of our G.
 
     With names of its own: whether its first convolution takes images, (K, image channels, h, w), and is not our G's first one.
     """
-    for_G, for_D = (_size(own, _by_name(own, tensors)) for own in (state.G.state_dict(), state.D.state_dict()))
+    of_G, of_D = own["G"].state_dict(), own["D"].state_dict()
+    for_G, for_D = (_size(weights, _by_name(weights, tensors)) for weights in (of_G, of_D))
     if for_G != for_D:
         return for_D > for_G
     def first(weights: Iterable[Tensor]) -> tuple[int, ...]:
         return next((tuple(weight.shape) for weight in weights if weight.dim() == 4), ())
     theirs = first(tensors.values())
-    return len(theirs) == 4 and theirs[1] in IMAGE_CHANNELS and theirs != first(state.G.state_dict().values())
+    return len(theirs) == 4 and theirs[1] in IMAGE_CHANNELS and theirs != first(of_G.values())
 
 
 def _fit(network: nn.Module, theirs: dict[str, Tensor], in_order: bool) -> _Fit:
@@ -176,6 +196,46 @@ def _fit(network: nn.Module, theirs: dict[str, Tensor], in_order: bool) -> _Fit:
         shown |= {name} if other is not None else set()
     taken = {name: theirs[other].to(own[name].dtype) for name, other in names.items()}
     return _Fit(len(own), taken, anew, len(theirs) - len(shown))
+
+
+def _by_class(tensors: dict[str, Tensor], network: nn.Module, source: _Source, config: RunConfig) -> dict[str, Tensor]:
+    """`tensors` with what is of a class where our class of that name has it: the last inputs of G's stem, and D's vectors.
+
+    A class that has no such name there, or where nobody says the names, has what `network` has of it. A stem with another z is
+    left out where it would fit by chance.
+    """
+    if config.network.family != "residual" or source.options.get("network.family", "residual") != "residual":
+        return tensors
+    ours, theirs, z = _classes(config), source.classes, config.network.z_dim
+    places = [(place, theirs.index(name)) for place, name in enumerate(ours) if name in theirs]
+    # A file without options says neither z nor classes: it is of our z, and perhaps of as many classes.
+    widths = (z + len(theirs),) if source.options else (z, z + len(ours))
+    found = dict(tensors)
+    for name, own in network.state_dict().items():
+        given = tensors.get(name)
+        if given is None or not given.is_floating_point():
+            continue
+        mixed = own.detach().to("cpu", copy=True)
+        if name == "stem.weight" and given.dim() == 2:
+            if source.options.get("network.z_dim", z) == z and len(given) == len(own) and given.shape[1] in widths:
+                mixed[:, :z] = given[:, :z]
+                for place, there in places:
+                    mixed[:, z + place] = given[:, z + there]
+                found[name] = mixed
+            elif given.shape == own.shape:
+                del found[name]
+        elif name.startswith("classes.") and not name.endswith("._v"):      # weight, or spectral norm's original and its _u
+            if not places or given.shape != (len(theirs), *own.shape[1:]):
+                del found[name]
+                continue
+            for place, there in places:
+                mixed[place] = given[there]
+            found[name] = mixed
+    return found
+
+
+def _classes(config: RunConfig) -> tuple[str, ...]:
+    return config.data.class_names if config.network.conditional else ()
 
 
 def _by_name(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, str]:
@@ -262,7 +322,7 @@ def _check_finite(where: str, which: str, fit: _Fit) -> None:
                            "Name an earlier checkpoint of it, or leave --init-from out.")
 
 
-def _told(where: str, source: _Source, fits: Mapping[Role, _Fit]) -> str:
+def _told(where: str, source: _Source, fits: Mapping[Role, _Fit], config: RunConfig) -> str:
     parts: list[str] = []
     for which, fit in fits.items():
         if which == "G_ema" and fit.anew == fits["G"].anew:
@@ -274,7 +334,16 @@ def _told(where: str, source: _Source, fits: Mapping[Role, _Fit]) -> str:
                      + (f" ({'; '.join(notes)})" if notes else ""))
     parts += [f"{which} starts anew, for there is none in it" for which in ROLES[:2] if which not in fits]
     what = f" ({source.what})" if source.what else ""
-    return f"init-from {where}{what}: {', '.join(parts)}. A new run: optimizers, counters and statistics start at zero"
+    classes = _told_of_classes(source.classes, _classes(config))
+    return f"init-from {where}{what}: {', '.join(parts)}. {classes}A new run: optimizers, counters and statistics start at zero"
+
+
+def _told_of_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """A sentence on them; "" where both know the same."""
+    kinds = [("by name", [name for name in ours if name in theirs]), ("anew", [name for name in ours if name not in theirs]),
+             ("without a place here", [name for name in theirs if name not in ours])]
+    told = "; ".join(f"{what} {_some(names)}" for what, names in kinds if names)
+    return f"Classes: {told}. " if set(ours) != set(theirs) else ""
 
 
 def _some(names: list[str]) -> str:

@@ -6,32 +6,58 @@ import numpy as np
 import pytest
 from torch import no_grad
 
+from ganvas.checkpoint import read_checkpoint, write_checkpoint
 from ganvas.generator import load_discriminator
 from ganvas.ops.pixels import to_float
 from ganvas.run_folder import RunFolder
 
 
+def trained_by(loss):
+    """Has the checkpoints of runs/images say so."""
+    for _, path in RunFolder(Path("runs/images")).list_checkpoints():
+        tensors, meta = read_checkpoint(path)
+        meta["config"]["train"]["loss"] = loss
+        write_checkpoint(path, tensors, meta)
+
+
 def test_reals_and_samples_get_a_probability_each(finished, cli):
+    trained_by("nonsaturating")
     cli("sample", "--n", 2, "--dir", "made")
     done = cli("score", "images", "made/0-00000.png", "made")
     lines = [line.split() for line in done.out.splitlines()[1:]]
     assert done.code == 0
-    assert done.out.startswith("runs/images: ")
+    assert done.out.startswith("runs/images: the discriminator's probability that an image is real")
     assert [name for _, name in lines] == [f"images/{i:03d}.png" for i in range(20)] + [
         "made/0-00000.png", "made/0-00000.png", "made/0-00001.png"]
     assert all(0 <= float(probability) <= 1 for probability, _ in lines)
     assert lines[20][0] == lines[21][0]
 
 
-def test_a_sample_scores_what_the_discriminator_says_of_it(finished, cli):
+@pytest.mark.parametrize("loss", ["relativistic", "wasserstein", "hinge", "least_squares"])
+def test_under_a_loss_without_probabilities_each_image_gets_a_logit(finished, cli, loss):
+    trained_by(loss)
+    done = cli("score", "images")
+    assert done.out.startswith("runs/images: the discriminator's logit: larger looks more real, and only differences mean")
+    assert "probability" not in done.out
+    scores = json.loads(cli("score", "images", "--json").out)["scores"]
+    shown = [float(line.split()[0]) for line in done.out.splitlines()[1:]]
+    assert shown == pytest.approx([score["logit"] for score in scores], abs=1e-3)
+    assert {score["real"] for score in scores} == {None}
+
+
+@pytest.mark.parametrize("loss", ["nonsaturating", "relativistic"])
+def test_a_sample_scores_what_the_discriminator_says_of_it(finished, cli, loss):
     import torch
 
+    trained_by(loss)
     cli("sample", "--n", 3, "--npz", "made.npz")
     D, _, _ = load_discriminator(RunFolder(finished[0]))
     with np.load("made.npz") as arrays, no_grad():
-        wanted = D(to_float(torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy()))).sigmoid().flatten()
+        wanted = D(to_float(torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy()))).flatten()
     scores = json.loads(cli("score", "runs/images", "made.npz", "--json").out)["scores"]
-    assert [score["real"] for score in scores] == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert [score["logit"] for score in scores] == pytest.approx(wanted.tolist(), abs=1e-6)
+    if loss == "nonsaturating":
+        assert [score["real"] for score in scores] == pytest.approx(wanted.sigmoid().tolist(), abs=1e-6)
 
 
 def test_json_names_version_run_and_each_image(finished, cli):

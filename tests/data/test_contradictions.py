@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganvas.data.contradictions import class_counts, contradicted
+from ganvas.data.contradictions import contradicted
+from ganvas.data.looks import class_counts
 from ganvas.data.source_zip import Zip
 from ganvas.data.sources import open_source
 
@@ -91,6 +92,42 @@ def test_images_without_a_label_in_the_table_count_neither_as_a_class_nor_as_con
     source = open_source(tmp_path, labels="labels.csv")
     assert class_counts(source) == {"cat": 1, "dog": 3}
     assert contradicted(source) == 2 / 4
+
+
+def test_tiles_of_sheets_without_a_label_count_neither(tmp_path):
+    for name, shades in (("0.bmp", (1, 2)), ("1.bmp", (3, 4)), ("2.bmp", (5, 6)), ("3.bmp", (7, 8))):
+        sheet = Image.new("RGB", (8, 4))
+        sheet.paste((shades[0], 9, 9), (0, 0, 3, 4))
+        sheet.paste((shades[1], 9, 9), (5, 0, 8, 4))
+        sheet.save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("file,label\n0.bmp,cat\n1.bmp,dog\n2.bmp,\n3.bmp,dog\n")
+    source = open_source(tmp_path, labels="labels.csv", tile=(4, 4))
+    unlabelled = [source.item_name(index) for index in source.unlabelled]
+    assert unlabelled and all("2.bmp" in name for name in unlabelled)
+    assert class_counts(source) == {"cat": 2, "dog": 4}
+    assert contradicted(source) == 0.0
+    source.close()
+
+
+def test_a_file_s_size_is_known_without_opening_it_and_a_tile_has_none(tmp_path):
+    def two_tiles():
+        file = io.BytesIO()
+        sheet = Image.new("RGB", (8, 4))
+        sheet.paste((9, 9, 9), (1, 1, 6, 3))
+        sheet.save(file, "BMP")
+        return file.getvalue()
+
+    source = folder(tmp_path, {"cat/1.bmp": two_tiles(), "dog/2.bmp": two_tiles()})
+    assert [source.file_size(index) for index in range(2)] == [len(two_tiles())] * 2
+    (tmp_path / "cat/1.bmp").unlink()
+    assert source.file_size(0) is None
+    (tmp_path / "cat/1.bmp").write_bytes(two_tiles())
+    tiles = open_source(tmp_path, labels="folder", tile=(4, 4), frames="all")
+    assert [tiles.file_size(index) for index in range(len(tiles))] == [None] * len(tiles)
+    tiles.close()
+    wholes = open_source(tmp_path, labels="folder", frames="all")
+    assert [wholes.file_size(index) for index in range(2)] == [len(two_tiles())] * 2
+    wholes.close()
 
 
 def test_classes_are_counted_in_their_order(tmp_path):

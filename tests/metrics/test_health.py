@@ -383,6 +383,34 @@ def test_advice_names_only_options_that_exist_and_figures_survive_json(name):
         assert json.loads(json.dumps(found.as_dict(), allow_nan=False)) == found.as_dict()
 
 
+@pytest.mark.parametrize("name", ["D wins", "copying", "memorising discriminator", "mode collapse"])
+@pytest.mark.parametrize(("gamma", "advised"), [(0.0, "1"), (0.5, "1.5"), (16.0, "48")])
+def test_a_larger_penalty_than_the_run_s_own_is_advised(name, gamma, advised):
+    found, = diagnose(*ILL[name], **OPTIONS | {"r1_gamma": gamma})
+    assert re.findall(r"train\.r1_gamma=([0-9.]*[0-9])", found.advice) == [advised]
+
+
+def test_where_g_wins_a_smaller_penalty_than_the_run_s_own_is_advised():
+    found, = diagnose(*ILL["G wins"], **OPTIONS | {"r1_gamma": 1.5})
+    assert "--set train.r1_gamma=0.5;" in found.advice
+
+
+def test_pairing_is_not_advised_to_a_run_that_pairs():
+    _, measurements = ILL["mode collapse"]
+    for loss in UNDECIDED:
+        found, = diagnose(stats(loss=loss), measurements, **OPTIONS | {"loss": loss})
+        assert ("train.loss=relativistic" in found.advice) == (loss != "relativistic")
+
+
+@pytest.mark.parametrize("loss", UNDECIDED)
+def test_probabilities_are_evidence_only_where_the_loss_makes_logits_such(loss):
+    ends = SURE | {"Loss_D": (UNDECIDED[loss], 0.005 * UNDECIDED[loss])}
+    for rows in (stats(loss=loss, **ends), stats(loss=loss, **FOOLED | {"Loss_D": (UNDECIDED[loss], UNDECIDED[loss])})):
+        found, = diagnose(rows, measured(**NEVER_LEARNS), **OPTIONS | {"loss": loss})
+        assert ("D(x)" in found.evidence) == (loss in ("nonsaturating", "minimax"))
+        assert ("mean logit of reals" in found.evidence) != ("D(x)" in found.evidence)
+
+
 def test_the_order_of_the_rows_does_not_matter():
     rows, measurements = ILL["D wins"]
     assert diagnose(rows[::-1], measurements[::-1], **OPTIONS) == diagnose(rows, measurements, **OPTIONS)

@@ -9,18 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from ganvas.config import UpdatePlan, make_config
-from ganvas.losses import loss_pair
+from ganvas.config import make_config
 from ganvas.networks.build import build_networks
-from ganvas.networks.cost import Cost, cost, flop_per_image, state_bytes, step_memory
+from ganvas.networks.cost import Cost, cost, state_bytes, step_memory
 from ganvas.networks.latents import latent_size
 from ganvas.presets import load_preset
 from ganvas.profiling import anonymous_mb
-from ganvas.training.loop import train
-from ganvas.training.state import TrainState
 
 SHAPE = (3, 8, 8)
 
@@ -88,7 +83,7 @@ def test_a_discriminator_with_classes_is_given_labels():
     assert cost(nn.Linear(5, 2), Knowing(nn.Conv2d(3, 1, 1)), 5, SHAPE).macs_d == 64 * 3
 
 
-# ---------------------------------------------------------------- a step's arithmetic
+# ---------------------------------------------------------------- a step's memory
 
 
 class Noise:
@@ -115,50 +110,6 @@ def prepared(values):
     return config, G, D, cost(G, D, latent_size(config), shape)
 
 
-class Counter(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode, which cannot be open while a penalty takes gradients."""
-
-    flop = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-SMALL = {"train.batch": 8, "network.g_channels": 16, "network.d_channels": 16}
-
-
-@pytest.mark.parametrize(("values", "pairing", "penalised"), [
-    (load_preset("pytorch-faces-64").values | SMALL, False, 0),
-    (load_preset("keras-pokemon-64").values | SMALL, False, 0),
-    (load_preset("radford-faces-64").values | SMALL, False, 0),
-    (load_preset("coursera-mnist-28").values | SMALL, False, 0),
-    (SMALL | {"train.loss": "relativistic"}, True, 0),
-    (SMALL | {"train.loss": "relativistic", "train.r1_gamma": 1}, True, 1),
-    (SMALL | {"train.r1_gamma": 1}, False, 1),
-], ids=["reuse", "fresh", "alternate", "mnist", "pairing", "pairing, penalty", "penalty"])
-def test_a_trainings_arithmetic_is_predicted_within_a_twentieth(values, pairing, penalised):
-    config, G, D, found = prepared(values)
-    losses = loss_pair(config.train.loss, config.plan.real_label)
-    ticks = train(TrainState.create(config, G, D), config, Noise(config, 32), losses)
-    with Counter() as counter:
-        next(ticks), next(ticks)                                           # of two: turns may alternate
-    counted = counter.flop / (2 * config.train.batch)
-    assert flop_per_image(found, config.plan, pairing, penalised) == pytest.approx(counted, rel=0.05)
-
-
-def test_rarer_penalties_cost_their_share():
-    found = Cost(0, 0, 10, 100, 0, 0, 0)
-    without, every_step, lazy = (flop_per_image(found, UpdatePlan(), True, n) for n in (0, 2, 2 / 8))
-    assert every_step - without == 2 * 3 * 200
-    assert lazy - without == (every_step - without) / 8
-
-
-# ---------------------------------------------------------------- a step's memory
-
-
 def test_memory_is_that_of_weights_and_of_what_is_kept_for_each_image():
     found = Cost(parameters_g=1_000_000, parameters_d=500_000, macs_g=0, macs_d=0, activation_bytes_g=1_000,
                  activation_bytes_d=3_000, penalty_bytes_d=7_000)
@@ -180,9 +131,12 @@ STEPS = """
 import sys
 sys.path[:0] = {path!r}
 from networks.test_cost import *
+from ganvas.losses import loss_pair
 from ganvas.machine import kept_memory
 from ganvas.networks.cost import BASE_BYTES
 from ganvas.profiling import PeakMemory
+from ganvas.training.loop import train
+from ganvas.training.state import TrainState
 config, G, D, found = prepared({values!r})
 state, images, before = TrainState.create(config, G, D), Noise(config, 192), anonymous_mb()
 torch.set_num_threads(1)

@@ -86,6 +86,15 @@ def test_logits_and_gradients_have_panels_of_their_own_where_the_rows_have_them(
     assert len(drawn[-1].axes) == 2
 
 
+def test_without_probabilities_d_s_logits_stand_in_their_place(tmp_path, drawn):
+    plot_curves(tmp_path / "a.png", [gradient_row(i, **{"D(x)": 0.5}) for i in range(1, 5)], best_nimg=128, probabilities=False)
+    labels = [axes.get_ylabel() for axes in drawn[-1].axes]
+    assert labels == ["loss", "mean logit: differences count", "length of the gradient"]
+    np.testing.assert_allclose(line(drawn[-1].axes[1], "reals")[:, 1], [0.1, 0.2, 0.3, 0.4])
+    plot_curves(tmp_path / "b.png", [row(i) for i in range(1, 5)], probabilities=False)
+    assert [axes.get_ylabel() for axes in drawn[-1].axes] == ["loss"]
+
+
 def test_many_gradients_are_smoothed_by_their_logarithms(tmp_path, drawn):
     plot_curves(tmp_path / "a.png", [gradient_row(1) | {"nimg": 64 * i, "grad_D": 10.0 ** (i % 2 * 2)} for i in range(1, 201)])
     middle = line(drawn[-1].axes[3], "grad_D")[80:120, 1]

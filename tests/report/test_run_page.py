@@ -178,6 +178,16 @@ def test_curves_mark_the_best_at_its_place_and_name_their_values(run):
     assert points[4]["x"][1].startswith("200 images, epoch 0.111")
 
 
+def test_d_s_logits_are_shown_as_what_they_are_where_the_loss_makes_them_no_probabilities(run):
+    assert "0 is no border" not in page_of(run).text
+    config = from_yaml(run.config.read_text(), "config.yaml")
+    run.config.write_text(to_yaml(make_config(config, {"train.loss": "relativistic"})))
+    page = page_of(run)
+    titles = [its["aria-label"].split(".")[0] for its in page.found("svg")]
+    assert "What D believes" not in titles and "D's logits" in titles
+    assert "no probabilities and 0 is no border" in page.text and "Probability of being real" not in page.text
+
+
 def test_measurements_of_another_extractor_are_not_drawn_with_the_last_ones(run):
     row = {"nimg": 500, "extractor": "inception", "kid": 9.0}
     run.metrics.write_text(json.dumps(row) + "\n" + run.metrics.read_text())

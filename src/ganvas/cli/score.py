@@ -16,7 +16,7 @@ def score(
     skip_bad: Annotated[bool, config_option("skip_bad")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for another program to read")] = False,
 ) -> None:
-    """How real the discriminator finds images: its probability for each, 0 to 1."""
+    """How real the discriminator finds images: its probability for each, 0 to 1; its logit where the loss gives none."""
     import json
 
     from ganvas import app
@@ -33,8 +33,11 @@ def score(
 
     scores = app.score(run, list(images), checkpoint, skip_bad=left_out if skip_bad else None)
     if as_json:
-        print(json.dumps({"version": 1, "run": str(run), "scores": [{"image": name, "real": p} for name, p in scores]}))
+        print(json.dumps({"version": 1, "run": str(run), "scores": [
+            {"image": name, "real": probability, "logit": logit} for name, logit, probability in scores]}))
         return
-    print(f"{run}: the discriminator's probability that an image is real (compare images with each other, not with D(x))")
-    for name, probability in scores:
-        print(f"{probability:<10.4g}  {name}")
+    what = ("probability that an image is real (compare images with each other, not with D(x))"
+            if scores[0].probability is not None else "logit: larger looks more real, and only differences mean something")
+    print(f"{run}: the discriminator's {what}")
+    for name, logit, probability in scores:
+        print(f"{logit if probability is None else probability:<10.4g}  {name}")

@@ -51,7 +51,8 @@ class Schedule:
     tail says what happens where the images do not divide into batches:
     "ragged"       the last batch of an epoch is smaller; one of fewer than `min_batch` images is left out (a single
                    image cannot be batch-normalised). Fewer images than one batch are one whole batch.
-    "drop"         the incomplete batch is left out; the shuffle decides anew in each epoch whose images those are.
+    "drop"         the incomplete batch is left out; the shuffle decides anew in each epoch whose images those are. Fewer
+                   images than one batch are one whole batch.
     "replacement"  every image is drawn anew from all of them, and an epoch is ceil(num_images / batch) full batches.
 
     Raises DataError where not a single batch can be made.
@@ -73,11 +74,6 @@ class Schedule:
                 f"--batch {self.batch}: a batch needs at least {_images(self.min_batch)}. "
                 f"Pass --batch {self.min_batch} or larger."
             )
-        if self.tail == "drop" and self.num_images < self.batch:
-            raise DataError(
-                f"--batch {self.batch}: there are only {_images(self.num_images)}, and incomplete batches are dropped, "
-                f"so no batch can be made. Pass --batch {self.num_images} or smaller, or add images."
-            )
 
     @property
     def epoch_images(self) -> int:
@@ -85,6 +81,8 @@ class Schedule:
         remainder = self.num_images % self.batch
         if self.tail == "replacement":
             return -(-self.num_images // self.batch) * self.batch
+        if self.num_images < self.batch:
+            return self.num_images
         if self.tail == "drop" or (remainder < self.min_batch and self.num_images > self.batch):
             return self.num_images - remainder
         return self.num_images

@@ -79,6 +79,17 @@ def look(source: Source, count: int = 256) -> Look:
         faces_both_ways=mirror_preference(np.stack([image.thumbnail for image in seen])))
 
 
+def class_counts(source: Source) -> dict[str, int]:
+    """{class: images found under it} in the classes' order, 0 where there is none; empty without labels.
+
+    Nothing is opened: some of them may turn out unreadable. Images that lack a label, as a few may in a table, do not count.
+    """
+    if source.labels is None:
+        return {}
+    labels = np.delete(source.labels, sorted(source.unlabelled))
+    return dict(zip(source.class_names, np.bincount(labels, minlength=len(source.class_names)).tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What is kept of one image."""

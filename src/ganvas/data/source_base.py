@@ -37,13 +37,15 @@ class Source(ABC):
     """
 
     def __init__(self, where: str, name: str, stamp: str, *, labels: Labels | None = None,
-                 class_names: Sequence[str] = (), notes: Iterable[str] = (), ignored: Iterable[tuple[str, str]] = ()):
+                 class_names: Sequence[str] = (), notes: Iterable[str] = (), ignored: Iterable[tuple[str, str]] = (),
+                 unlabelled: Iterable[int] = ()):
         self.where = where                        # as the user wrote it: for messages
         # How the user would call it: runs/<name>. Not all that writes there takes bytes that are no Unicode.
         self.name = _NO_UNICODE.sub("_", name)
         self.stamp = stamp                        # changes when the content does; cheap, so that a cached pack is found fast
         self.labels = labels                      # (N,) int64, indices into class_names; None = no labels
         self.class_names = tuple(class_names)
+        self.unlabelled = frozenset(unlabelled)   # images that lack a label where others have one: theirs means nothing
         self.ignored = list(ignored)              # (name as the user would call it, reason) of each file found and left out
         reasons = Counter(reason for _, reason in self.ignored)
         summary = [f"{files(reasons.total())} ignored: {counted(reasons)}"] if reasons else []
@@ -69,6 +71,10 @@ class Source(ABC):
         ("", "", 1) where pixels are all there ever was.
         """
         return "", "", 1
+
+    def file_size(self, index: int) -> int | None:
+        """Bytes of the image's file, without opening it; None for one that is in no file of its own, or has gone."""
+        return None
 
     def close(self) -> None:
         """Closes open files; the source cannot be read afterwards."""

@@ -27,11 +27,11 @@ class FileSource(Source):
         self._files, self._images = files, list(images)
         files.check(images)
         found = labels_of_files(files, self._images, labels)
-        self._unlabelled, self._why_unlabelled = found.unlabelled, found.why_unlabelled
+        self._why_unlabelled = found.why_unlabelled
         stamp = stamp_of([*((name, *files.stamp(name)) for name in self._images), *sorted(found.unlabelled)])
         left_out = [(name, reason) for name, reason in (*files.left_out, *ignored) if name != found.table]
         super().__init__(files.where, name, stamp, labels=found.labels, class_names=found.class_names,
-                         notes=[*files.notes, *found.notes],
+                         notes=[*files.notes, *found.notes], unlabelled=found.unlabelled,
                          ignored=[(printable(files.show(name)), printable(reason)) for name, reason in left_out])
 
     def __len__(self) -> int:
@@ -41,9 +41,13 @@ class FileSource(Source):
         return printable(self._files.show(self._images[index]))
 
     def load(self, index: int) -> bytes:
-        if index in self._unlabelled:
+        if index in self.unlabelled:
             raise UnreadableError(self.item_name(index), self._why_unlabelled)
         return self._files.read(self._images[index])
+
+    def file_size(self, index: int) -> int | None:
+        size = self._files.size(self._images[index])
+        return size if size >= 0 else None
 
     def close(self) -> None:
         self._files.close()

@@ -70,7 +70,8 @@ class PartsSource(Source):
         self._open_films = Films(source, pixels)
         labels = None if source.labels is None else source.labels[pictures]
         super().__init__(source.where, source.name, stamp_of([source.stamp, "parts", tile, frames]), labels=labels,
-                         class_names=source.class_names, notes=[*source.notes, *self._own_notes(frames)])
+                         class_names=source.class_names, notes=[*source.notes, *self._own_notes(frames)],
+                         unlabelled=np.flatnonzero(np.isin(pictures, list(source.unlabelled))).tolist())
         self.ignored = list(getattr(source, "ignored", []))      # the source's notes speak of them already
 
     def __len__(self) -> int:
@@ -93,6 +94,10 @@ class PartsSource(Source):
         part = self._part(index)
         form, mode, frames = self._stored[part.picture]
         return form, mode, frames if part.frame == _WHOLE else 1
+
+    def file_size(self, index: int) -> int | None:
+        part = self._part(index)
+        return self._source.file_size(part.picture) if part[1:] == (_WHOLE,) * 3 else None
 
     def close(self) -> None:
         self._open_sheets.close()

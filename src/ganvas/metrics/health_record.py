@@ -69,12 +69,13 @@ class Course:
 class Record:
     """The rows of stats.jsonl and metrics.jsonl, in the order of `nimg`; what has no `nimg` is left out.
 
-    images: how many the run trains on; holdout: how many were kept out; batch, loss: its options.
+    images: how many the run trains on; holdout: how many were kept out; batch, loss, r1_gamma: its options.
     """
 
-    def __init__(self, stats: Iterable[Row], measurements: Iterable[Row], images: int, batch: int, loss: str, holdout: int):
+    def __init__(self, stats: Iterable[Row], measurements: Iterable[Row], images: int, batch: int, loss: str, holdout: int,
+                 r1_gamma: float = 0.0):
         self.stats, measured = _in_order(stats), _in_order(measurements)
-        self.images, self.batch, self.loss, self.holdout = images, batch, loss, holdout
+        self.images, self.batch, self.loss, self.holdout, self.r1_gamma = images, batch, loss, holdout, r1_gamma
         extractor = measured[-1].get("extractor") if measured else None
         self.measured = [row for row in measured if row.get("extractor") == extractor]     # figures of two cannot be compared
 

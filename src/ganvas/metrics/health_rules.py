@@ -30,9 +30,22 @@ class Diagnosis:
         return asdict(self)
 
 
+MORE = 3                                # times the run's own weight of R1, where it has one: less would hardly be seen
+
 NEW_RUN = " Such options make another run: add --out with a new folder."
 EARLIER = " `ganvas sample --checkpoint best` (or a number of images) takes a checkpoint from before it."
 
+
+def more_r1(run: Record) -> str:
+    """The option that holds D back more than the run does."""
+    return f"--set train.r1_gamma={MORE * run.r1_gamma or 1:g}"
+
+
+def opinions(run: Record, rows: Sequence[Row]) -> str:
+    """What D says of reals and fakes, for a sentence: probabilities where the loss makes D's logits such."""
+    real, fake = ("D(x)", "D(G(z))_before") if run.loss in PROBABILITIES else ("logit_real", "logit_fake")
+    shown = ("D(x)", "D(G(z))") if run.loss in PROBABILITIES else ("mean logit of reals", "of fakes")
+    return f"{shown[0]} {run.shown(rows, real)}, {shown[1]} {run.shown(rows, fake)}"
 
 
 # ---------------------------------------------------------------- training runs away
@@ -89,7 +102,7 @@ def lost(run: Record) -> Diagnosis | None:
     return Diagnosis(
         "diverged", "problem", run.since(run.measured, lambda row: (number(row, course.name) or 0) >= LOST * course.best),
         f"{course.text}: what was learnt is lost, for at the first measurement it was {course.first:.3g}.",
-        "Lower the learning rate, --lr 0.0001 or less; steadier: --set train.r1_gamma=1, a larger --batch." + NEW_RUN + EARLIER)
+        f"Lower the learning rate, --lr 0.0001 or less; steadier: {more_r1(run)}, a larger --batch." + NEW_RUN + EARLIER)
 
 
 # ---------------------------------------------------------------- who is ahead
@@ -136,14 +149,13 @@ def d_wins(run: Record) -> Diagnosis | None:
     improves = run.improves()
     if improves or (improves is None and rows[-1]["nimg"] - since < UNMEASURED_STEPS * run.batch):
         return None
-    evidence = (f"D tells reals from fakes without fail: D(x) {run.shown(rows, 'D(x)')}, "
-                f"D(G(z)) {run.shown(rows, 'D(G(z))_before')}, Loss_D {run.shown(rows, 'Loss_D')}")
+    evidence = f"D tells reals from fakes without fail: {opinions(run, rows)}, Loss_D {run.shown(rows, 'Loss_D')}"
     now, before = numbers(window, "grad_G"), max(numbers(run.stats, "grad_G")[:LATEST], default=0.0)
     if now and median(now) < before / 10:
         evidence += f"; the gradient that reaches G fell from {before:.2g} to {median(now):.2g}"
     evidence += "; " + (run.no_better() if improves is False else f"so for {at(rows[-1]['nimg'] - since)}") + "."
     steps = ["--set train.loss=nonsaturating, whose gradient does not vanish where D is sure"] if run.loss == "minimax" else []
-    steps += ["--set train.r1_gamma=1", "a smaller network.d_channels, or a larger network.g_channels", "a lower --lr 0.0001"]
+    steps += [more_r1(run), "a smaller network.d_channels, or a larger network.g_channels", "a lower --lr 0.0001"]
     if run.loss in PROBABILITIES:
         steps.append("--set plan.real_label=0.9")
     if run.images < FEW_IMAGES:
@@ -171,14 +183,14 @@ def g_wins(run: Record) -> Diagnosis | None:
     if not (passes or is_bad):
         return None
     gap = median(gap for gap in map(_gap, rows) if gap is not None)
-    evidence = (f"D cannot tell: its mean logits of reals and fakes differ by {gap:.2g}, D(x) {run.shown(rows, 'D(x)')}, "
-                f"D(G(z)) {run.shown(rows, 'D(G(z))_before')}")
+    evidence = f"D cannot tell: its mean logits of reals and fakes differ by {gap:.2g}, {opinions(run, rows)}"
     if run.improves() is False:
         evidence += f"; yet {run.no_better()}"
     since = run.since([row for row in run.stats if _gap(row) is not None], is_fooled)
+    less_r1 = f"--set train.r1_gamma={run.r1_gamma / MORE:.3g}" if run.r1_gamma else "a smaller train.r1_gamma, if there is one"
     return Diagnosis(
         "G wins", "problem" if is_bad else "warning", since, evidence + ".",
-        "Give D more strength: a larger network.d_channels, such as 64; a smaller train.r1_gamma, if there is one; "
+        f"Give D more strength: a larger network.d_channels, such as 64; {less_r1}; "
         "--set plan.d_scale=1; a larger --batch." + NEW_RUN)
 
 
@@ -205,11 +217,12 @@ def mode_collapse(run: Record) -> Diagnosis | None:
     if since == run.measured[0]["nimg"] and (not run.window() or stuck(run) or d_wins(run)):
         return None                                    # it never was diverse: it has not begun to learn
     own, real = median(numbers(rows, "diversity")), median(numbers(rows, "diversity_real"))
+    pairing = "" if run.loss == "relativistic" else "; --set train.loss=relativistic"
     return Diagnosis(
         "mode collapse", "problem", since,
         f"Samples are on average {own:.3g} apart in feature space, reals {real:.3g}: {own / real:.0%} of their diversity "
         f"in the last {len(rows)} measurements.",
-        "--set train.r1_gamma=1; a lower --lr; a larger --batch; --set train.loss=relativistic." + NEW_RUN + EARLIER)
+        f"{more_r1(run)}; a lower --lr; a larger --batch{pairing}." + NEW_RUN + EARLIER)
 
 
 def noise(run: Record) -> Diagnosis | None:
@@ -269,7 +282,7 @@ def copying(run: Record) -> Diagnosis | None:
     if not rows or not copies(rows[-1]) or 2 * sum(map(copies, rows)) <= len(rows):
         return None
     rate, limit = number(rows[-1], "copies"), number(rows[-1], "copies_limit")
-    steps = [f"more images than {run.images:,}", "--mirror on where left and right do not matter", "--set train.r1_gamma=1",
+    steps = [f"more images than {run.images:,}", "--mirror on where left and right do not matter", more_r1(run),
              "a smaller network.g_channels", "a shorter run (--kimg)"]
     if not run.holdout:
         steps.append("--holdout 10% to measure it against images that were never trained on")
@@ -301,7 +314,7 @@ def memorising(run: Record) -> Diagnosis | None:
         "memorising discriminator", "warning", run.since(run.measured, by_heart),
         f"D's mean logit is {train:.2f} for training images, {held:.2f} for held-out ones and {fake:.2f} for samples: "
         f"reals that it has not seen are {(train - held) / (train - fake):.0%} of the way to fakes.",
-        f"More images than {run.images:,}; --mirror on where left and right do not matter; --set train.r1_gamma=1; "
+        f"More images than {run.images:,}; --mirror on where left and right do not matter; {more_r1(run)}; "
         "a smaller network.d_channels; a shorter run (--kimg)." + NEW_RUN)
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganvas.config import UpdatePlan
-
 FLOAT_BYTES = 4
 FEW, MORE = 4, 8                       # images in two passes, whose difference is what each image adds
 
@@ -66,21 +64,6 @@ def step_memory(cost: Cost, batch: int, precision: str, averaged: bool, penalty:
     weights = FLOAT_BYTES * (cost.parameters_g + cost.parameters_d)
     working = weights * (1 + WORKING_COPIES) + kept * WORKING_SHARE           # 1: the gradients
     return round(BASE_BYTES + state_bytes(cost, averaged) + working)
-
-
-def flop_per_image(cost: Cost, plan: UpdatePlan, pairing: bool, penalised: float) -> float:
-    """Multiplications and additions of training for each real image: what a measured rate turns into a speed.
-
-    pairing: G's turn judges the reals, too. penalised: images whose gradient is penalised for each real one: R1 and R2 in every
-    8th step are 2 / 8. A pass back takes two forward, of which D's first layer and G's stem save some; an exact penalty takes
-    three of D (its gradient, and back through that), finite differences as many (another pass, and back).
-    """
-    g, d = 2 * cost.macs_g, 2 * cost.macs_d
-    both = plan.turns == "both"
-    made_anew = 0 if both and plan.g_fakes == "reuse" else g
-    turn_of_d = g + 2 * 3 * d + penalised * 3 * d                             # fakes; reals and fakes, forward and back
-    turn_of_g = made_anew + 2 * g + 2 * d + pairing * d                       # through D to the fakes, not to D's weights
-    return (turn_of_d + turn_of_g) / (1 if both else 2)
 
 
 class _Passes(NamedTuple):

@@ -29,9 +29,12 @@ SMOOTH_FROM = 60        # with fewer points, the line itself is readable
 MOST_POINTS = 2000      # more than the picture has columns
 
 
-def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], best_nimg: int | None = None) -> None:
+def plot_curves(
+    path: Path, rows: Sequence[Mapping[str, Any]], best_nimg: int | None = None, probabilities: bool = True,
+) -> None:
     """Writes a PNG over thousands of real images: losses, D's mean probabilities, its mean logits, and lengths of gradients.
 
+    probabilities: whether the loss makes D's logits such; else only the logits are shown, of which differences alone count.
     rows: as `report.log.read_rows` gives them: `nimg` in each, `epoch` and the keys of the four panels where there are any.
     A panel of logits or gradients without a value is left out, as in runs of before they were written. Missing, None and
     non-finite values are left out. Many points are drawn thin, with their smoothed course.
@@ -39,11 +42,12 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], best_nimg: int | 
     """
     if not rows:
         return
-    below = [lines for lines in (LOGITS, GRADIENTS) if any(len(_series(rows, key)[0]) for key in lines)]
-    figure = Figure(figsize=(9, 6.4 + 2.6 * len(below)), dpi=130, layout="constrained", facecolor="white")
+    shown = [LOSSES, *([OPINIONS] if probabilities else [])]
+    shown += [lines for lines in (LOGITS, GRADIENTS) if any(len(_series(rows, key)[0]) for key in lines)]
+    figure = Figure(figsize=(9, 1.2 + 2.6 * len(shown)), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2 + len(below), 1, sharex=True)
-    for axes, lines in zip(panels, (LOSSES, OPINIONS, *below), strict=True):
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, lines in zip(panels, shown, strict=True):
         _draw(axes, rows, lines, is_lowest=axes is panels[-1])
         if best_nimg is not None:
             axes.axvline(best_nimg / 1000, color="#7a4fb5", linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
@@ -55,11 +59,15 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], best_nimg: int | 
             textcoords="offset points", ha="right" if is_late else "left", va="top", color="#7a4fb5")
     panels[0].set_ylabel("loss")
     _limit_to_most(panels[0], rows)
-    panels[1].set_ylabel("probability of being real")
-    panels[1].set_ylim(-0.02, 1.02)
-    panels[1].axhline(0.5, color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1)
-    for axes, lines in zip(panels[2:], below, strict=True):
-        axes.set_ylabel("mean logit" if lines is LOGITS else "length of the gradient")
+    for axes, lines in zip(panels[1:], shown[1:], strict=True):
+        if lines is OPINIONS:
+            axes.set_ylabel("probability of being real")
+            axes.set_ylim(-0.02, 1.02)
+            axes.axhline(0.5, color="0.35", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1)
+        elif lines is LOGITS:
+            axes.set_ylabel("mean logit" if probabilities else "mean logit: differences count")
+        else:
+            axes.set_ylabel("length of the gradient")
     panels[-1].set_xlim(0, max(1, last_nimg) / 1000 * 1.01)
     panels[-1].set_xlabel("real images seen, in thousands (kimg)")
     _add_epochs(panels[0], rows)

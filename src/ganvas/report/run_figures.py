@@ -104,17 +104,24 @@ def _scale(found: Figure) -> Scale | None:
                  percent(floor_low), percent(floor_high) - percent(floor_low))
 
 
-def training_plots(stats: Sequence[Mapping[str, Any]], best: Best | None, trained: int) -> list[Plot]:
-    """How the training went."""
+def training_plots(
+    stats: Sequence[Mapping[str, Any]], best: Best | None, trained: int, probabilities: bool = True,
+) -> list[Plot]:
+    """How the training went. probabilities: whether the loss makes D's logits such; else they are shown as what they are."""
     at = best.nimg if best else None
+    of_logits = ("The same opinion before it becomes a probability; positive = looks real." if probabilities else
+                 "How real D finds them. Under this loss these are no probabilities and 0 is no border: what counts is the "
+                 "distance between the two. Large and growing, D has won; near 0, it cannot tell.")
+    believed = plot(
+        "What D believes", "Probability of being real. Near 1 for reals and near 0 for samples, D has won; near a half for both, "
+        "it cannot tell.", stats,
+        [Line("D(x)", "real images", 3), Line("D(G(z))_before", "samples, before D learnt from them", 4),
+         Line("D(G(z))_after", "samples, after", 5)], trained, best=at, limits=(-0.04, 1.04), levels=[Level(0.5, "")])
     made = [
         plot("Losses", "They need not fall: the two networks pull against each other. What counts is that neither runs away.",
              stats, [Line("Loss_D", "D", 1), Line("Loss_G", "G", 2)], trained, best=at),
-        plot("What D believes", "Probability of being real. Near 1 for reals and near 0 for samples, D has won; near a half for "
-             "both, it cannot tell.", stats,
-             [Line("D(x)", "real images", 3), Line("D(G(z))_before", "samples, before D learnt from them", 4),
-              Line("D(G(z))_after", "samples, after", 5)], trained, best=at, limits=(-0.04, 1.04), levels=[Level(0.5, "")]),
-        plot("D's logits", "The same opinion before it becomes a probability; positive = looks real.", stats,
+        believed if probabilities else None,
+        plot("D's logits", of_logits, stats,
              [Line("logit_real", "real images", 3), Line("logit_fake", "samples", 4)], trained, best=at),
         plot("Gradient norms", "How strongly each network is pushed. Growing without end = about to diverge; near 0 = it learns "
              "nothing.", stats, [Line("grad_D", "D", 1), Line("grad_G", "G", 2)], trained, best=at, may_be_log=True),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ganvas.config import RunConfig, from_yaml, make_config
 from ganvas.data.source_base import printable
 from ganvas.errors import ConfigError
+from ganvas.metrics.health_record import PROBABILITIES
 from ganvas.presets import load_preset
 from ganvas.recipe import table
 from ganvas.report.frames import Shown, frames, picture
@@ -86,7 +87,8 @@ def _content(folder: RunFolder, diagnoses: list[Diagnosis]) -> dict[str, Any]:
         **measured(evaluation, measurements, best),
         "neighbours": picture(folder.neighbours, _NEIGHBOURS_CHARS, _NEIGHBOURS_PX),
         "neighbours_there": folder.neighbours.is_file(),
-        "plots": training_plots(stats, best, trained), "measured_plots": measured_plots(measurements, best, trained),
+        "plots": training_plots(stats, best, trained, config is None or config.train.loss in PROBABILITIES),
+        "measured_plots": measured_plots(measurements, best, trained),
         "best": best, "sheet": sheet, "data_page": folder.data_page.name if folder.data_page.is_file() else "",
         **_settings(config), "config_text": _text(folder.config),
         "why": list(execution.why.values()) if execution else [],
