@@ -70,7 +70,7 @@ def test_the_config_of_a_run_reads_back_as_what_it_was_trained_with(finished):
     text = RunFolder(run).config.read_text(encoding="utf-8")
     config = make_config(from_yaml(text, "config.yaml"))
     assert to_yaml(config) == text
-    assert config == config_of(read_checkpoint(RunFolder(run).list_checkpoints()[-1][1])[1])
+    assert config == config_of(read_checkpoint(RunFolder(run).list_checkpoints()[-1][1])[1], "run")
     assert (config.train.batch, str(config.data.size), str(config.length)) == (8, "16x16", "12 steps")
 
 
@@ -391,7 +391,7 @@ def test_a_speed_that_was_measured_wrongly_is_mended_on_the_way_and_said(train, 
     config = config_in(folder.path)
     reached = checkpoints(folder.path)[-1]
     assert str(config.length) == noted
-    assert config == config_of(read_checkpoint(folder.checkpoint(reached))[1])
+    assert config == config_of(read_checkpoint(folder.checkpoint(reached))[1], "run")
     assert reached - 8 < 1000 * config.length.value <= reached
     done = train("images", "--time", "2s")
     assert (done.code, checkpoints(folder.path)[-1]) == (0, reached)
