@@ -269,7 +269,7 @@ class RunConfig(Section):
         if train.penalty == "differences" and self.network.d_spectral_norm:
             faults.append("train.penalty 'differences' and network.d_spectral_norm: each look at D changes its norms a "
                           "little, which would be taken for a slope; set train.penalty 'exact'")
-        if self.execution.compile and penalised and train.penalty == "exact" and train.penalty_every == 1:
+        if self.execution.compile and train.second_derivatives and train.penalty_every == 1:
             faults.append("execution.compile: PyTorch compiles no second derivatives, and train.r1_gamma, r2_gamma or gp_weight "
                           "make them part of every step; set train.penalty_every to 2 or more, or the three to 0")
         if self.execution.compile and self.network.conditional:

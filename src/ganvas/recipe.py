@@ -215,7 +215,7 @@ def _compiles(
     wish: what those say. Only measured on CPUs: a minute, for an eighth less time with networks of 28 pixels, none with 64.
     """
     train, network = config.train, config.network
-    always_twice = (train.r1_gamma or train.r2_gamma or train.gp_weight) and train.penalty == "exact" and train.penalty_every == 1
+    always_twice = train.second_derivatives and train.penalty_every == 1
     possible = not (always_twice or network.conditional or network.family == "custom") and config.execution.device == "cpu"
     if "execution.compile" in given or not possible or cpp_compiler() is None:
         return config

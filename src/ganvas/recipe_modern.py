@@ -21,15 +21,14 @@ WIDE = 64                              # maps, on a card
 USED = "--set network.conditional=true uses them all the same"
 
 
-# Of the presets modern-…, whose numbers were found by measuring (docs/modern.md). What hangs on the numbers is in `reasons`.
+# Of the presets modern-…; docs/modern.md says what was measured. What hangs on the numbers is in `reasons`.
 REASONS = {
-    "network.z_dim": "more made no better pictures",
-    "network.g_channels": "wider is better after hours, and worse after minutes",
+    "network.g_channels": "a wider one sees fewer images in the same minutes",
     "train.betas": "no momentum: a game's gradients turn (as arXiv 2501.05441)",
     "train.loss": "each real against a fake, so that no kind of image is forgotten (arXiv 1807.00734)",
-    "train.r1_gamma": "keeps D from being infinitely sure (arXiv 1801.04406); needs more with more pixels",
+    "train.r1_gamma": "keeps D from being infinitely sure (arXiv 1801.04406)",
     "train.r2_gamma": "the same at fakes, without which the pairing is not stable (arXiv 2501.05441)",
-    "train.penalty_every": "second derivatives are dear: rarer and as much heavier costs little and does the same",
+    "train.penalty_every": "second derivatives are dear: rarer, and as much heavier, costs little",
     "train.ema_half_life_kimg": "averaged weights make steadier pictures; at the start only a twentieth of the images so far",
 }
 
@@ -74,7 +73,7 @@ def reasons(values: Mapping[str, Any], size: ImageSize) -> dict[str, str]:
     """{option: why it is so} of what `modern` gave for this size, beyond what it said itself."""
     narrower, at_64 = values["network.d_channels"] < values["network.g_channels"], _nearest(size) == 64
     return REASONS | {
-        "network.d_channels": "narrower than G: D runs five times for each time that G does" if narrower else "as wide as G",
+        "network.d_channels": "narrower than G: D runs four times for each time that G does" if narrower else "as wide as G",
         "plan.tail": "a smaller batch would pull as hard as a whole one" if values["plan.tail"] == "drop" else
                      "of so few images none can be left out",
         "train.batch": "small: more updates for the same work",
